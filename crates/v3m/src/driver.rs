@@ -1,0 +1,128 @@
+//! The driver contract.
+
+use crate::State;
+use api::Name;
+use async_trait::async_trait;
+use profile::{Backend, Vm};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a back-end can do: data, not code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub backend: Backend,
+    pub direct_kernel_boot: bool,
+    pub disk_boot: bool,
+    pub pause: bool,
+    pub console: bool,
+    pub snapshot: bool,
+    pub migrate: bool,
+    pub fork: bool,
+    pub hotplug: bool,
+    pub install_medium: bool,
+    pub max_cpus: u16,
+}
+
+/// Can this host run this back-end now?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub backend: Backend,
+    pub usable: bool,
+    /// Version, accelerator: what was found.
+    pub found: String,
+    /// What is missing, with the command that mends it.
+    pub missing: Vec<Missing>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub what: String,
+    /// A command line that mends it, for a person to read and run; none if there is no such command.
+    pub remedy: Option<String>,
+}
+
+/// What is, of one VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub name: Name,
+    pub state: State,
+    /// The process that runs it, where there is one.
+    pub pid: Option<u32>,
+    /// Which back-end runs it: `auto` has been decided.
+    pub backend: Backend,
+    /// Why it is crashed or unknown.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no VM {0}")]
+    NoSuchVm(Name),
+    #[error("{action} of VM {name} is not possible while it is {state}")]
+    WrongState {
+        name: Name,
+        action: &'static str,
+        state: State,
+    },
+    #[error("VM {name} is already defined, otherwise; undefine it first")]
+    DefinedOtherwise { name: Name },
+    #[error("VM {name} did not start: {reason}")]
+    StartFailed { name: Name, reason: String },
+    #[error("VM {name}: {reason}")]
+    Failed { name: Name, reason: String },
+    #[error("{backend:?} cannot be used on this host: {reason}")]
+    Unusable { backend: Backend, reason: String },
+    #[error("{path}")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Where a VM's console is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// A unix stream socket; bytes both ways. One reader at a time.
+    pub socket: PathBuf,
+    /// All that was ever printed.
+    pub log: PathBuf,
+}
+
+/// A hypervisor back-end on this host.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    fn capabilities(&self) -> Vec<Capabilities>;
+
+    /// Is this host able to run it? May boot a tiny guest; the answer is cached by the driver.
+    async fn probe(&self, backend: Backend) -> Probe;
+
+    /// absent → defined. Repeated with the same VM: nothing happens. With another: `DefinedOtherwise`.
+    async fn define(&self, vm: &Vm) -> Result<()>;
+
+    /// defined, stopped, crashed → running. Of a running VM: nothing happens. Returns when the guest's CPUs run.
+    async fn start(&self, name: &Name) -> Result<()>;
+
+    /// → stopped. Asks politely, then after `grace` forces. Zero grace: at once. Of a stopped VM: nothing happens.
+    async fn stop(&self, name: &Name, grace: Duration) -> Result<()>;
+
+    /// running → paused.
+    async fn pause(&self, name: &Name) -> Result<()>;
+
+    /// paused → running.
+    async fn resume(&self, name: &Name) -> Result<()>;
+
+    /// What is. An unknown name is `absent`, not an error.
+    async fn status(&self, name: &Name) -> Result<Status>;
+
+    /// All VMs that are defined, sorted by name.
+    async fn list(&self) -> Result<Vec<Status>>;
+
+    async fn console(&self, name: &Name) -> Result<Console>;
+
+    /// defined, stopped, crashed → absent. Of an absent VM: nothing happens. Removes what `define` and `start` made,
+    /// never a disk that the VM's definition only refers to.
+    async fn undefine(&self, name: &Name) -> Result<()>;
+}

@@ -1,0 +1,13 @@
+//! V3M: virtual machines on any hypervisor.
+//!
+//! A [`Driver`] is a hypervisor back-end. Its core is small; what only some hypervisors can do is an optional trait
+//! reached through an `Option`. What a driver can do is data ([`Capabilities`]), so that a command line, a planner and
+//! a web page read the same truth. VMs outlive the process that started them and are found again by the next one.
+//!
+//! Contract of every call: it may be repeated; a failed one never stops a running VM; it changes only the VM it names.
+
+mod driver;
+mod state;
+
+pub use driver::*;
+pub use state::*;
