@@ -1,6 +1,6 @@
 //! The driver contract.
 
-use crate::State;
+use crate::{Console, State};
 use api::Name;
 use async_trait::async_trait;
 use profile::{Backend, Vm};
@@ -73,7 +73,7 @@ pub enum Error {
     Failed { name: Name, reason: String },
     #[error("{backend:?} cannot be used on this host: {reason}")]
     Unusable { backend: Backend, reason: String },
-    #[error("{path}")]
+    #[error("cannot use {path}")]
     Io {
         path: PathBuf,
         source: std::io::Error,
@@ -81,15 +81,6 @@ pub enum Error {
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
-
-/// Where a VM's console is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Console {
-    /// A unix stream socket; bytes both ways. One reader at a time.
-    pub socket: PathBuf,
-    /// All that was ever printed.
-    pub log: PathBuf,
-}
 
 /// A hypervisor back-end on this host.
 #[async_trait]
