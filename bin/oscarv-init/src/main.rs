@@ -1,1 +1,135 @@
-fn main() {}
+//! The first program of a virtual node: from the initrd to systemd with everything in place that makes the node itself.
+//!
+//! It loads the modules the root disk needs, mounts the root disk, grows its file system to the disk's size, puts the
+//! files of the identity disk (NoCloud, label CIDATA) where they belong, configures the NIC, lets the packages write
+//! their configuration (`/usr/lib/oscarv/configure`, once per identity) and hands over to `/sbin/init`.
+//! Nothing in the guest waits for udev, DHCP or cloud-init.
+//!
+//! Each step is reported on the port `org.oscarv.events`, one line a message: `SECONDS KIND DETAIL…`.
+//! No dependencies but std: the crate `image` compiles it, static, into every initrd.
+
+mod events;
+mod identity;
+mod network;
+mod sys;
+
+use events::Events;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const ROOT: &str = "/sysroot";
+const IDENTITY: &str = "/identity";
+const CONFIGURE: &str = "/usr/lib/oscarv/configure";
+
+fn main() {
+    if std::process::id() != 1 {
+        eprintln!(
+            "oscarv-init is the first program of a virtual node; there is nothing for it to do here"
+        );
+        std::process::exit(2);
+    }
+    let mut events = Events::none();
+    if let Err(problem) = boot(&mut events) {
+        events.tell("failed", &format!("init {problem}"));
+        println!("oscarv-init: {problem}");
+        sys::sync();
+        sys::power_off();
+    }
+}
+
+fn boot(events: &mut Events) -> Result<(), String> {
+    for (kind, at) in [("devtmpfs", "/dev"), ("proc", "/proc"), ("sysfs", "/sys")] {
+        fs::create_dir_all(at).map_err(|e| format!("cannot make {at}: {e}"))?;
+        sys::mount(kind, at, kind, 0, "")?;
+    }
+    load_modules()?;
+    *events = Events::open();
+    events.tell("boot", "kernel");
+
+    let arguments = fs::read_to_string("/proc/cmdline")
+        .map_err(|e| format!("cannot read /proc/cmdline: {e}"))?;
+    let root = argument(&arguments, "root").unwrap_or("/dev/vda");
+    fs::create_dir_all(ROOT).map_err(|e| e.to_string())?;
+    sys::mount(root, ROOT, "ext4", sys::MS_NOATIME, "")?;
+    if let Err(problem) = sys::grow(root, ROOT) {
+        events.tell(
+            "note",
+            &format!("the root file system was not grown: {problem}"),
+        );
+    }
+
+    if let Some(disk) = argument(&arguments, "oscarv.identity") {
+        fs::create_dir_all(IDENTITY).map_err(|e| e.to_string())?;
+        sys::mount(disk, IDENTITY, "vfat", sys::MS_RDONLY, "")?;
+        let new = identity::install(Path::new(IDENTITY), Path::new(ROOT))?;
+        let facts = identity::facts(Path::new(IDENTITY))?;
+        network::up(&facts)?;
+        sys::unmount(IDENTITY)?;
+        events.tell("boot", "identity");
+        if new {
+            configure(events)?;
+            identity::remember(Path::new(ROOT))?;
+        }
+    }
+
+    for at in ["/dev", "/proc", "/sys"] {
+        sys::move_mount(at, &format!("{ROOT}{at}"))?;
+    }
+    events.tell("boot", "systemd");
+    sys::switch_root(ROOT, "/sbin/init")
+}
+
+fn argument<'a>(arguments: &'a str, key: &str) -> Option<&'a str> {
+    arguments
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+}
+
+/// Loads what `/modules/order` names, in that order; one that is built in or loaded is no error.
+fn load_modules() -> Result<(), String> {
+    let Ok(order) = fs::read_to_string("/modules/order") else {
+        return Ok(());
+    };
+    for name in order.lines().filter(|line| !line.is_empty()) {
+        sys::load_module(&format!("/modules/{name}"))?;
+    }
+    Ok(())
+}
+
+/// Lets the packages write their configuration, in the root that is to be. What fails is reported by the script
+/// itself; the node still boots, so that one can look at it.
+fn configure(events: &mut Events) -> Result<(), String> {
+    let program = format!("{ROOT}{CONFIGURE}");
+    if !Path::new(&program).exists() {
+        return Ok(());
+    }
+    for at in ["/dev", "/proc", "/sys"] {
+        sys::bind(at, &format!("{ROOT}{at}"))?;
+    }
+    let status = sys::in_root(
+        Command::new(CONFIGURE).env_clear().env("PATH", sys::PATH),
+        ROOT,
+    )
+    .status();
+    for at in ["/sys", "/proc", "/dev"] {
+        sys::unmount(&format!("{ROOT}{at}"))?;
+    }
+    match status {
+        Ok(status) if status.success() => events.tell("boot", "configured"),
+        Ok(status) => events.tell("failed", &format!("configure ended with {status}")),
+        Err(problem) => events.tell("failed", &format!("configure did not start: {problem}")),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn kernel_arguments() {
+        let line = "console=ttyS0 root=/dev/vda oscarv.identity=/dev/vdb rootflags=x\n";
+        assert_eq!(super::argument(line, "root"), Some("/dev/vda"));
+        assert_eq!(super::argument(line, "oscarv.identity"), Some("/dev/vdb"));
+        assert_eq!(super::argument(line, "oscarv"), None);
+    }
+}
