@@ -90,7 +90,10 @@ pub fn run<S: Subject>(make: impl Fn() -> S, cases: u32, length: usize) {
     }
 }
 
-async fn sequence(subject: &impl Subject, steps: &[Step]) -> std::result::Result<(), TestCaseError> {
+async fn sequence(
+    subject: &impl Subject,
+    steps: &[Step],
+) -> std::result::Result<(), TestCaseError> {
     let mut model = [Model {
         state: State::Absent,
         otherwise: false,

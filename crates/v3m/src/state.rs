@@ -81,8 +81,15 @@ impl State {
             (S::Absent, A::Start | A::Stop | A::Pause | A::Resume) => Refused,
 
             (
-                S::Defined | S::Starting | S::Running | S::Paused | S::Migrating | S::Stopping
-                | S::Stopped | S::Crashed | S::Unknown,
+                S::Defined
+                | S::Starting
+                | S::Running
+                | S::Paused
+                | S::Migrating
+                | S::Stopping
+                | S::Stopped
+                | S::Crashed
+                | S::Unknown,
                 A::Define,
             ) => Already,
 

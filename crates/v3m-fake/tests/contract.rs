@@ -1,0 +1,124 @@
+//! The fake driver keeps the contract, and fails as it is told to.
+
+use api::{MiB, Name};
+use async_trait::async_trait;
+use profile::{Backend, Boot, Channel, Vm};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use v3m::model_test::{Subject, run};
+use v3m::{Driver, Error, Result, State, Status};
+use v3m_fake::{Failure, FakeDriver};
+
+fn vm(name: &str, dir: &Path) -> Vm {
+    Vm {
+        name: Name::new(name).unwrap(),
+        backend: Backend::Fake,
+        cpus: 1,
+        memory: MiB(16),
+        boot: Boot::Disk,
+        disks: Vec::new(),
+        nics: Vec::new(),
+        channels: vec![Channel {
+            name: "org.oscarv.events".to_owned(),
+            log: dir.join(format!("{name}.events")),
+        }],
+    }
+}
+
+struct Place(tempfile::TempDir);
+
+#[async_trait]
+impl Subject for Place {
+    fn open(&self) -> Result<Box<dyn Driver>> {
+        Ok(Box::new(FakeDriver::open(&self.0.path().join("vms"))?))
+    }
+
+    fn vm(&self, name: &Name) -> Vm {
+        vm(name.as_str(), self.0.path())
+    }
+
+    async fn kill(&self, _: &dyn Driver, status: &Status) {
+        FakeDriver::open(&self.0.path().join("vms"))
+            .unwrap()
+            .crash(&status.name, "killed")
+            .unwrap();
+    }
+}
+
+#[test]
+fn does_what_the_table_says() {
+    run(|| Place(tempfile::tempdir().unwrap()), 200, 40);
+}
+
+#[tokio::test]
+async fn says_ready_on_its_channels() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = FakeDriver::open(&dir.path().join("vms")).unwrap();
+    let vm = vm("a", dir.path());
+    driver.define(&vm).await.unwrap();
+    driver.start(&vm.name).await.unwrap();
+    driver.stop(&vm.name, Duration::ZERO).await.unwrap();
+    driver.start(&vm.name).await.unwrap();
+    assert_eq!(
+        fs::read_to_string(&vm.channels[0].log).unwrap(),
+        "ready\nready\n"
+    );
+}
+
+#[tokio::test]
+async fn fails_as_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = FakeDriver::open(&dir.path().join("vms")).unwrap();
+    let vm = vm("a", dir.path());
+    driver
+        .fail(&vm.name, Some(Failure::Start("no memory".to_owned())))
+        .unwrap();
+    driver.define(&vm).await.unwrap();
+    assert!(
+        matches!(driver.start(&vm.name).await, Err(Error::StartFailed { reason, .. }) if reason == "no memory")
+    );
+    let status = driver.status(&vm.name).await.unwrap();
+    assert_eq!(status.state, State::Crashed);
+    assert_eq!(status.reason.as_deref(), Some("no memory"));
+
+    driver.fail(&vm.name, Some(Failure::NeverReady)).unwrap();
+    driver.start(&vm.name).await.unwrap();
+    assert_eq!(driver.status(&vm.name).await.unwrap().state, State::Running);
+    assert!(!vm.channels[0].log.exists());
+    driver.stop(&vm.name, Duration::ZERO).await.unwrap();
+
+    driver
+        .fail(&vm.name, Some(Failure::Crash("panic".to_owned())))
+        .unwrap();
+    driver.start(&vm.name).await.unwrap();
+    assert_eq!(driver.status(&vm.name).await.unwrap().state, State::Crashed);
+
+    driver.fail(&vm.name, None).unwrap();
+    driver.start(&vm.name).await.unwrap();
+    assert!(vm.channels[0].log.exists());
+}
+
+#[tokio::test]
+async fn leaves_what_it_did_not_make() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = FakeDriver::open(dir.path()).unwrap();
+    let vm = vm("a", dir.path());
+    driver.define(&vm).await.unwrap();
+    let disk = dir.path().join("a/disk.qcow2");
+    fs::write(&disk, "x").unwrap();
+    driver.undefine(&vm.name).await.unwrap();
+    assert!(disk.exists());
+    assert_eq!(driver.list().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_broken_file_is_told_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = FakeDriver::open(dir.path()).unwrap();
+    let vm = vm("a", dir.path());
+    driver.define(&vm).await.unwrap();
+    fs::write(dir.path().join("a/state.json"), "{").unwrap();
+    let error = driver.status(&vm.name).await.unwrap_err().to_string();
+    assert!(error.contains("state.json"), "{error}");
+}
