@@ -2,6 +2,7 @@
 
 use api::{Mac, MiB, Name};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
@@ -16,6 +17,24 @@ pub enum Backend {
     Kvm,
     /// No VM at all: states only, for tests and rehearsals.
     Fake,
+}
+
+impl Backend {
+    /// As in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Qemu => "qemu",
+            Self::Kvm => "kvm",
+            Self::Fake => "fake",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// A virtual cluster: what should be.
@@ -69,11 +88,64 @@ pub struct Network {
     pub nat: bool,
 }
 
+impl Network {
+    /// The first usable address.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.address.to_bits().saturating_add(1))
+    }
+
+    /// The last address of the subnet.
+    pub fn broadcast(&self) -> Ipv4Addr {
+        let hosts = u32::MAX.checked_shr(self.prefix.into()).unwrap_or(0);
+        Ipv4Addr::from_bits(self.address.to_bits() | hosts)
+    }
+
+    /// What nodes can have: all of the subnet but its own address, the gateway and the broadcast address.
+    pub fn node_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let first = self.gateway().to_bits().saturating_add(1);
+        (first..self.broadcast().to_bits()).map(Ipv4Addr::from_bits)
+    }
+
+    /// How many nodes can have an address.
+    pub fn capacity(&self) -> u32 {
+        let first = self.gateway().to_bits().saturating_add(1);
+        self.broadcast().to_bits().saturating_sub(first)
+    }
+
+    /// Can a node have this address?
+    pub fn is_node_address(&self, address: Ipv4Addr) -> bool {
+        self.gateway() < address && address < self.broadcast()
+    }
+}
+
+/// As in the file: `10.77.0.0/24`.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     Head,
     Compute,
+}
+
+impl Role {
+    /// As in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Head => "head",
+            Self::Compute => "compute",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// Nodes that are alike.

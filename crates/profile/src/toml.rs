@@ -1,0 +1,426 @@
+//! TOML → raw.
+//!
+//! The tree that the parser gives is walked by hand: serde would stop at the first error, and its derived code loses
+//! the places of unknown keys. The parser recovers from syntax errors, so that all of them are reported, and with them
+//! what is certainly wrong elsewhere.
+
+use crate::error::{Found, Span, quoted};
+use crate::raw::{At, Cluster, Field, Group, Image, Network, Node};
+use crate::suggest::suggest;
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+type Key<'i> = Spanned<DeString<'i>>;
+type Value<'i> = Spanned<DeValue<'i>>;
+
+/// A table of the file: what it is called in messages, how it is opened, and the keys it may have, each with an
+/// example (for those who wrote something else).
+struct Section {
+    what: &'static str,
+    opened: &'static str,
+    keys: &'static [(&'static str, &'static str)],
+}
+
+const CLUSTER: Section = Section {
+    what: "the file",
+    opened: "at the top of the file, before the first [section]",
+    keys: &[
+        ("name", r#"name = "mpi""#),
+        ("type", r#"type = "auto""#),
+        ("user", r#"user = "oscar""#),
+        ("image", "[image] on a line of its own, its keys below"),
+        ("network", "[network] on a line of its own, its keys below"),
+        (
+            "group",
+            "[[group]] on a line of its own, with two brackets, its keys below",
+        ),
+    ],
+};
+
+const IMAGE: Section = Section {
+    what: "[image]",
+    opened: "below [image]",
+    keys: &[
+        ("distribution", r#"distribution = "debian""#),
+        ("release", r#"release = "bookworm""#),
+        ("packages", r#"packages = ["hpcc"]"#),
+        ("opkgs", r#"opkgs = ["base", "slurm"]"#),
+        ("kernel", r#"kernel = "linux-image-cloud-amd64""#),
+        ("mirror", r#"mirror = "http://deb.debian.org/debian""#),
+    ],
+};
+
+const NETWORK: Section = Section {
+    what: "[network]",
+    opened: "below [network]",
+    keys: &[
+        ("subnet", r#"subnet = "10.77.0.0/24""#),
+        ("domain", r#"domain = "cluster""#),
+        ("nat", "nat = true"),
+    ],
+};
+
+const GROUP: Section = Section {
+    what: "[[group]]",
+    opened: "below a [[group]]",
+    keys: &[
+        ("name", r#"name = "compute""#),
+        ("role", r#"role = "compute""#),
+        ("type", r#"type = "auto""#),
+        ("count", "count = 3"),
+        ("cpus", "cpus = 1"),
+        ("memory", r#"memory = "512M""#),
+        ("disk", r#"disk = "4G""#),
+        (
+            "node",
+            "[[group.node]] on a line of its own, with two brackets, its keys below",
+        ),
+    ],
+};
+
+const NODE: Section = Section {
+    what: "[[group.node]]",
+    opened: "below a [[group.node]]",
+    keys: &[
+        ("name", r#"name = "special""#),
+        ("mac", r#"mac = "52:54:00:12:34:56""#),
+        ("address", r#"address = "10.77.0.50""#),
+    ],
+};
+
+const SECTIONS: [&Section; 5] = [&CLUSTER, &IMAGE, &NETWORK, &GROUP, &NODE];
+
+impl Section {
+    fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.keys.iter().map(|(name, _)| *name)
+    }
+
+    fn example(&self, key: &str) -> &'static str {
+        let found = self.keys.iter().find(|(name, _)| *name == key);
+        found.map_or("", |(_, example)| example)
+    }
+}
+
+/// Reads what can be read; the rest is reported to `found`.
+pub(crate) fn read<'t>(text: &'t str, found: &mut Found<'t>) -> Cluster {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        let span = error.span().unwrap_or(text.len()..text.len());
+        let hint = advice(error.message(), before(text, span.start));
+        let message = format!("not TOML: {}", error.message());
+        let problem = found.syntax(span, message);
+        if let Some(hint) = hint {
+            problem.hint(hint);
+        }
+    }
+    Reader { text, found }.cluster(root.get_ref())
+}
+
+/// The part of the line before a place.
+fn before(text: &str, at: usize) -> &str {
+    let before = text.get(..at).unwrap_or(text);
+    before.rsplit('\n').next().unwrap_or(before)
+}
+
+/// What to do about a syntax error; `before` is what stands before it on its line.
+fn advice(message: &str, before: &str) -> Option<&'static str> {
+    let in_list = message.starts_with("missing comma between array elements");
+    if message.starts_with("duplicate key") {
+        Some("a key or a [section] may be written once; keep one of the two")
+    } else if in_list || (message.contains("string") && before.starts_with('[')) {
+        Some("is a list above not closed? A list ends with ]")
+    } else if message.contains("string") {
+        Some("texts are written in double quotes, as in name = \"mpi\"")
+    } else {
+        None
+    }
+}
+
+struct Reader<'r, 't> {
+    text: &'t str,
+    found: &'r mut Found<'t>,
+}
+
+impl Reader<'_, '_> {
+    fn cluster(&mut self, table: &DeTable<'_>) -> Cluster {
+        let mut raw = Cluster::default();
+        for (key, value) in table {
+            match &**key.get_ref() {
+                "name" => raw.name = self.string(&CLUSTER, key, value),
+                "type" => raw.backend = self.string(&CLUSTER, key, value),
+                "user" => raw.user = self.string(&CLUSTER, key, value),
+                "image" => raw.image = self.table(&CLUSTER, key, value, Self::image),
+                "network" => raw.network = self.table(&CLUSTER, key, value, Self::network),
+                "group" => raw.groups = self.tables(&CLUSTER, key, value, Self::group),
+                _ => match self.unknown(&CLUSTER, key, value) {
+                    // It is there, but misspelt: it is not missing as well.
+                    Some("name") => raw.name.or_bad(),
+                    Some("group") => raw.groups.or_bad(),
+                    _ => {}
+                },
+            }
+        }
+        raw
+    }
+
+    fn image(&mut self, table: &DeTable<'_>, _: Span) -> Image {
+        let mut raw = Image::default();
+        for (key, value) in table {
+            match &**key.get_ref() {
+                "distribution" => raw.distribution = self.string(&IMAGE, key, value),
+                "release" => raw.release = self.string(&IMAGE, key, value),
+                "packages" => raw.packages = self.strings(&IMAGE, key, value),
+                "opkgs" => raw.opkgs = self.strings(&IMAGE, key, value),
+                "kernel" => raw.kernel = self.string(&IMAGE, key, value),
+                "mirror" => raw.mirror = self.string(&IMAGE, key, value),
+                _ => {
+                    self.unknown(&IMAGE, key, value);
+                }
+            }
+        }
+        raw
+    }
+
+    fn network(&mut self, table: &DeTable<'_>, _: Span) -> Network {
+        let mut raw = Network::default();
+        for (key, value) in table {
+            match &**key.get_ref() {
+                "subnet" => raw.subnet = self.string(&NETWORK, key, value),
+                "domain" => raw.domain = self.string(&NETWORK, key, value),
+                "nat" => raw.nat = self.boolean(&NETWORK, key, value),
+                _ => {
+                    self.unknown(&NETWORK, key, value);
+                }
+            }
+        }
+        raw
+    }
+
+    fn group(&mut self, table: &DeTable<'_>, place: Span) -> Group {
+        let mut raw = Group {
+            place,
+            ..Group::default()
+        };
+        for (key, value) in table {
+            match &**key.get_ref() {
+                "name" => raw.name = self.string(&GROUP, key, value),
+                "role" => raw.role = self.string(&GROUP, key, value),
+                "type" => raw.backend = self.string(&GROUP, key, value),
+                "count" => raw.count = self.integer(&GROUP, key, value),
+                "cpus" => raw.cpus = self.integer(&GROUP, key, value),
+                "memory" => raw.memory = self.string(&GROUP, key, value),
+                "disk" => raw.disk = self.string(&GROUP, key, value),
+                "node" => {
+                    if let Field::Given(nodes) = self.tables(&GROUP, key, value, Self::node) {
+                        raw.nodes = nodes.value;
+                    }
+                }
+                _ => {
+                    if self.unknown(&GROUP, key, value) == Some("name") {
+                        raw.name.or_bad();
+                    }
+                }
+            }
+        }
+        raw
+    }
+
+    fn node(&mut self, table: &DeTable<'_>, _: Span) -> Node {
+        let mut raw = Node::default();
+        for (key, value) in table {
+            match &**key.get_ref() {
+                "name" => raw.name = self.string(&NODE, key, value),
+                "mac" => raw.mac = self.string(&NODE, key, value),
+                "address" => raw.address = self.string(&NODE, key, value),
+                _ => {
+                    self.unknown(&NODE, key, value);
+                }
+            }
+        }
+        raw
+    }
+
+    /// Reports it; the key that was probably meant.
+    fn unknown(
+        &mut self,
+        section: &Section,
+        key: &Key<'_>,
+        value: &Value<'_>,
+    ) -> Option<&'static str> {
+        let name = &**key.get_ref();
+        let kind = match value.get_ref() {
+            DeValue::Table(_) => "section",
+            _ => "key",
+        };
+        let message = format!("unknown {kind} {} in {}", quoted(name), section.what);
+        let homes = SECTIONS
+            .iter()
+            .filter(|home| home.names().any(|known| known == name));
+        let homes: Vec<_> = homes.map(|home| home.opened).collect();
+        let near = suggest(name, section.names());
+        let problem = self.found.error(key.span(), message);
+        if let Some(near) = near {
+            problem.hint(format!("did you mean {near:?}?"));
+        } else if !homes.is_empty() {
+            problem.hint(format!("{name:?} is written {}", homes.join(", or ")));
+        } else {
+            let known: Vec<_> = section.names().collect();
+            problem.hint(format!("known here: {}", known.join(", ")));
+        }
+        if !homes.is_empty() {
+            // The [section] that it belongs to may be what could not be read.
+            problem.doubtful();
+        }
+        near
+    }
+
+    /// `key` has a value of another type than `wanted`.
+    fn mismatch(&mut self, section: &Section, key: &str, wanted: &str, value: &Value<'_>) {
+        let written = self.text.get(value.span()).unwrap_or_default();
+        let short = written.len() <= 40 && !written.contains('\n');
+        let what = described(value.get_ref());
+        let hint = match (wanted, value.get_ref()) {
+            // For others, quotes alone would not do.
+            ("a text", DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_))
+                if short && matches!(key, "name" | "user") =>
+            {
+                format!("put it in quotes: {key} = \"{written}\"")
+            }
+            ("a list of texts", DeValue::String(_)) if short => {
+                format!("put it in brackets: {key} = [{written}]")
+            }
+            ("a whole number" | "true or false", DeValue::String(text))
+                if text.parse::<u32>().is_ok() || text.parse::<bool>().is_ok() =>
+            {
+                format!("write it without quotes: {key} = {text}")
+            }
+            _ => format!("write {}", section.example(key)),
+        };
+        self.found
+            .error(
+                value.span(),
+                format!("{key:?} must be {wanted}, not {what}"),
+            )
+            .hint(hint);
+    }
+
+    fn string(&mut self, section: &Section, key: &Key<'_>, value: &Value<'_>) -> Field<String> {
+        if let DeValue::String(text) = value.get_ref() {
+            return given(text.to_string(), value);
+        }
+        self.mismatch(section, key.get_ref(), "a text", value);
+        Field::Bad
+    }
+
+    fn boolean(&mut self, section: &Section, key: &Key<'_>, value: &Value<'_>) -> Field<bool> {
+        if let DeValue::Boolean(is) = value.get_ref() {
+            return given(*is, value);
+        }
+        self.mismatch(section, key.get_ref(), "true or false", value);
+        Field::Bad
+    }
+
+    fn integer(&mut self, section: &Section, key: &Key<'_>, value: &Value<'_>) -> Field<i64> {
+        let DeValue::Integer(number) = value.get_ref() else {
+            self.mismatch(section, key.get_ref(), "a whole number", value);
+            return Field::Bad;
+        };
+        match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => given(number, value),
+            Err(_) => {
+                let message = format!("{:?} is too large a number", key.get_ref());
+                self.found.error(value.span(), message);
+                Field::Bad
+            }
+        }
+    }
+
+    fn strings(
+        &mut self,
+        section: &Section,
+        key: &Key<'_>,
+        value: &Value<'_>,
+    ) -> Field<Vec<At<String>>> {
+        let DeValue::Array(items) = value.get_ref() else {
+            self.mismatch(section, key.get_ref(), "a list of texts", value);
+            return Field::Bad;
+        };
+        let mut list = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            if let DeValue::String(text) = item.get_ref() {
+                list.push(At {
+                    value: text.to_string(),
+                    span: item.span(),
+                });
+            } else {
+                let what = described(item.get_ref());
+                let message = format!("{:?} is a list of texts, not of {what}", key.get_ref());
+                self.found
+                    .error(item.span(), message)
+                    .hint(format!("write {}", section.example(key.get_ref())));
+            }
+        }
+        given(list, value)
+    }
+
+    fn table<T: Default>(
+        &mut self,
+        section: &Section,
+        key: &Key<'_>,
+        value: &Value<'_>,
+        read: impl FnOnce(&mut Self, &DeTable<'_>, Span) -> T,
+    ) -> T {
+        if let DeValue::Table(table) = value.get_ref() {
+            return read(self, table, value.span());
+        }
+        self.mismatch(section, key.get_ref(), "a section", value);
+        T::default()
+    }
+
+    /// A list of tables. One table that was written with single brackets is reported, and read.
+    fn tables<T>(
+        &mut self,
+        section: &Section,
+        key: &Key<'_>,
+        value: &Value<'_>,
+        mut read: impl FnMut(&mut Self, &DeTable<'_>, Span) -> T,
+    ) -> Field<Vec<T>> {
+        let items = match value.get_ref() {
+            DeValue::Array(items) => items,
+            other => {
+                self.mismatch(section, key.get_ref(), "a list of sections", value);
+                let DeValue::Table(table) = other else {
+                    return Field::Bad;
+                };
+                return given(vec![read(self, table, value.span())], value);
+            }
+        };
+        let mut list = Vec::with_capacity(items.len());
+        for item in items.iter() {
+            match item.get_ref() {
+                DeValue::Table(table) => list.push(read(self, table, item.span())),
+                _ => self.mismatch(section, key.get_ref(), "a list of sections", item),
+            }
+        }
+        given(list, value)
+    }
+}
+
+fn given<T>(value: T, at: &Value<'_>) -> Field<T> {
+    Field::Given(At {
+        value,
+        span: at.span(),
+    })
+}
+
+fn described(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a section",
+    }
+}
