@@ -4,109 +4,24 @@
 //! the places of unknown keys. The parser recovers from syntax errors, so that all of them are reported, and with them
 //! what is certainly wrong elsewhere.
 
+mod sections;
+
 use crate::error::{Found, Span, quoted};
 use crate::raw::{At, Cluster, Field, Group, Image, Network, Node};
 use crate::suggest::suggest;
+use sections::{CLUSTER, GROUP, IMAGE, NETWORK, NODE, SECTIONS, Section};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
-/// A table of the file: what it is called in messages, how it is opened, and the keys it may have, each with an
-/// example (for those who wrote something else).
-struct Section {
-    what: &'static str,
-    opened: &'static str,
-    keys: &'static [(&'static str, &'static str)],
-}
-
-const CLUSTER: Section = Section {
-    what: "the file",
-    opened: "at the top of the file, before the first [section]",
-    keys: &[
-        ("name", r#"name = "mpi""#),
-        ("type", r#"type = "auto""#),
-        ("user", r#"user = "oscar""#),
-        ("image", "[image] on a line of its own, its keys below"),
-        ("network", "[network] on a line of its own, its keys below"),
-        (
-            "group",
-            "[[group]] on a line of its own, with two brackets, its keys below",
-        ),
-    ],
-};
-
-const IMAGE: Section = Section {
-    what: "[image]",
-    opened: "below [image]",
-    keys: &[
-        ("distribution", r#"distribution = "debian""#),
-        ("release", r#"release = "bookworm""#),
-        ("packages", r#"packages = ["hpcc"]"#),
-        ("opkgs", r#"opkgs = ["base", "slurm"]"#),
-        ("kernel", r#"kernel = "linux-image-cloud-amd64""#),
-        ("mirror", r#"mirror = "http://deb.debian.org/debian""#),
-    ],
-};
-
-const NETWORK: Section = Section {
-    what: "[network]",
-    opened: "below [network]",
-    keys: &[
-        ("subnet", r#"subnet = "10.77.0.0/24""#),
-        ("domain", r#"domain = "cluster""#),
-        ("nat", "nat = true"),
-    ],
-};
-
-const GROUP: Section = Section {
-    what: "[[group]]",
-    opened: "below a [[group]]",
-    keys: &[
-        ("name", r#"name = "compute""#),
-        ("role", r#"role = "compute""#),
-        ("type", r#"type = "auto""#),
-        ("count", "count = 3"),
-        ("cpus", "cpus = 1"),
-        ("memory", r#"memory = "512M""#),
-        ("disk", r#"disk = "4G""#),
-        (
-            "node",
-            "[[group.node]] on a line of its own, with two brackets, its keys below",
-        ),
-    ],
-};
-
-const NODE: Section = Section {
-    what: "[[group.node]]",
-    opened: "below a [[group.node]]",
-    keys: &[
-        ("name", r#"name = "special""#),
-        ("mac", r#"mac = "52:54:00:12:34:56""#),
-        ("address", r#"address = "10.77.0.50""#),
-    ],
-};
-
-const SECTIONS: [&Section; 5] = [&CLUSTER, &IMAGE, &NETWORK, &GROUP, &NODE];
-
-impl Section {
-    fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.keys.iter().map(|(name, _)| *name)
-    }
-
-    fn example(&self, key: &str) -> &'static str {
-        let found = self.keys.iter().find(|(name, _)| *name == key);
-        found.map_or("", |(_, example)| example)
-    }
-}
-
 /// Reads what can be read; the rest is reported to `found`.
 pub(crate) fn read<'t>(text: &'t str, found: &mut Found<'t>) -> Cluster {
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
-        let hint = advice(error.message(), before(text, span.start));
+        let hint = advice(error.message(), text, &span);
         let message = format!("not TOML: {}", error.message());
         let problem = found.syntax(span, message);
         if let Some(hint) = hint {
@@ -116,18 +31,18 @@ pub(crate) fn read<'t>(text: &'t str, found: &mut Found<'t>) -> Cluster {
     Reader { text, found }.cluster(root.get_ref())
 }
 
-/// The part of the line before a place.
-fn before(text: &str, at: usize) -> &str {
-    let before = text.get(..at).unwrap_or(text);
-    before.rsplit('\n').next().unwrap_or(before)
-}
-
-/// What to do about a syntax error; `before` is what stands before it on its line.
-fn advice(message: &str, before: &str) -> Option<&'static str> {
-    let in_list = message.starts_with("missing comma between array elements");
+/// What to do about a syntax error.
+fn advice(message: &str, text: &str, span: &Span) -> Option<&'static str> {
+    let before = text.get(..span.start).unwrap_or(text);
+    let before = before.rsplit('\n').next().unwrap_or(before);
+    let after = text.get(span.end..).unwrap_or_default();
+    // A list that is not closed swallows the headers and keys below it.
+    let swallowed = before.starts_with('[') || after.trim_start_matches(' ').starts_with('=');
     if message.starts_with("duplicate key") {
         Some("a key or a [section] may be written once; keep one of the two")
-    } else if in_list || (message.contains("string") && before.starts_with('[')) {
+    } else if message.starts_with("missing comma between array elements")
+        || (message.contains("string") && swallowed)
+    {
         Some("is a list above not closed? A list ends with ]")
     } else if message.contains("string") {
         Some("texts are written in double quotes, as in name = \"mpi\"")
@@ -388,10 +303,13 @@ impl Reader<'_, '_> {
         let items = match value.get_ref() {
             DeValue::Array(items) => items,
             other => {
-                self.mismatch(section, key.get_ref(), "a list of sections", value);
                 let DeValue::Table(table) = other else {
+                    self.mismatch(section, key.get_ref(), "a list of sections", value);
                     return Field::Bad;
                 };
+                let message = format!("a {} is opened with two brackets", key.get_ref());
+                let hint = format!("write {}", section.example(key.get_ref()));
+                self.found.error(value.span(), message).hint(hint);
                 return given(vec![read(self, table, value.span())], value);
             }
         };
