@@ -73,10 +73,10 @@ fn boot(events: &mut Events) -> Result<(), String> {
         }
     }
 
+    events.tell("boot", "systemd");
     for at in ["/dev", "/proc", "/sys"] {
         sys::move_mount(at, &format!("{ROOT}{at}"))?;
     }
-    events.tell("boot", "systemd");
     sys::switch_root(ROOT, "/sbin/init")
 }
 
