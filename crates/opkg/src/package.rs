@@ -37,6 +37,7 @@ pub struct Opkg {
     /// `files/`
     pub files: Option<PathBuf>,
     pub directory: PathBuf,
+    digest: String,
 }
 
 /// Distribution packages of one OPKG, on one distribution.
@@ -110,6 +111,7 @@ impl Opkg {
             test: has("testing/test"),
             files: has("files"),
             directory: directory.to_owned(),
+            digest: digest(directory, &entries)?,
         })
     }
 
@@ -147,29 +149,9 @@ impl Opkg {
         }
     }
 
-    /// BLAKE3 over the names, kinds and contents of all files, in hexadecimal.
-    pub fn digest(&self) -> Result<String, Error> {
-        let mut hasher = blake3::Hasher::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        for entry in self.entries()? {
-            field(entry.path.as_os_str().as_bytes());
-            match &entry.kind {
-                EntryKind::Directory => field(b"d"),
-                EntryKind::Symlink(target) => {
-                    field(b"l");
-                    field(target.as_os_str().as_bytes());
-                }
-                EntryKind::File { executable } => {
-                    field(if *executable { b"x" } else { b"f" });
-                    let path = self.directory.join(&entry.path);
-                    field(&fs::read(&path).map_err(Error::io(path))?);
-                }
-            }
-        }
-        Ok(hasher.finalize().to_hex().to_string())
+    /// BLAKE3 over the names, kinds and contents of all files as they were loaded, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// What else a good package has. An empty list: nothing to complain about.
@@ -357,4 +339,28 @@ fn scripts(
         }
     }
     scripts
+}
+
+fn digest(directory: &Path, entries: &[Entry]) -> Result<String, Error> {
+    let mut hasher = blake3::Hasher::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    for entry in entries {
+        field(entry.path.as_os_str().as_bytes());
+        match &entry.kind {
+            EntryKind::Directory => field(b"d"),
+            EntryKind::Symlink(target) => {
+                field(b"l");
+                field(target.as_os_str().as_bytes());
+            }
+            EntryKind::File { executable } => {
+                field(if *executable { b"x" } else { b"f" });
+                let path = directory.join(&entry.path);
+                field(&fs::read(&path).map_err(Error::io(path))?);
+            }
+        }
+    }
+    Ok(hasher.finalize().to_hex().to_string())
 }

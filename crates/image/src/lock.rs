@@ -1,0 +1,44 @@
+//! One builder at a time for each state directory.
+//!
+//! The lock (flock(2)) belongs to the open file, which the builder's children inherit: it ends when the last of them
+//! does. So whoever has it knows that nothing in `<state>/tmp` is in use any more.
+
+use crate::{Error, Result};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Lock {
+    /// Takes the lock; calls `waiting` once if another one has it.
+    pub fn take(path: &Path, waiting: impl FnOnce()) -> Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(Error::io(path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Self(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => waiting(),
+            Err(error) => return Err(Error::io(path)(error.into())),
+        }
+        loop {
+            match flock(&file, FlockOperation::LockExclusive) {
+                Ok(()) => return Ok(Self(file)),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(Error::io(path)(error.into())),
+            }
+        }
+    }
+
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
