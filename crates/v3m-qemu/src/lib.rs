@@ -1,1 +1,23 @@
+//! The V3M driver for QEMU: with KVM, or with QEMU's own translation (TCG).
+//!
+//! Each VM is one QEMU process that outlives us, in a directory of its own (module `home`). What runs is known from a
+//! lock and from the journal that QEMU itself keeps (module `journal`), never from memory of ours and without asking
+//! QEMU: so status and list cost a few small reads a VM, say the same, and do not hang when a QEMU does.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | `arguments` | definition → argument vector |
+//! | `launch` | files, descriptors, privileges; start and wait |
+//! | `home`, `journal` | what is on disk, and what it says |
+//! | `qmp` | the protocol: pause, resume, power button |
+//! | `probe` | which accelerator works here; boots a tiny guest |
 
+pub mod arguments;
+mod driver;
+mod home;
+mod journal;
+mod launch;
+mod probe;
+pub mod qmp;
+
+pub use driver::{Options, QemuDriver};

@@ -1,0 +1,365 @@
+//! The driver: the table is asked, and what it says is done.
+
+use crate::arguments::Accelerator;
+use crate::home::{Home, at};
+use crate::launch::{self, Owner};
+use crate::probe::{self, Programs};
+use crate::qmp::Qmp;
+use api::Name;
+use async_trait::async_trait;
+use profile::{Backend, Vm};
+use rustix::process::Signal;
+use serde_json::json;
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::UnixStream;
+use v3m::{Action, Capabilities, Console, Driver, Error, Probe, Result, State, Status};
+
+/// How long a guest's CPUs may take until they run: QEMU's own start on an overloaded host.
+const START: Duration = Duration::from_secs(60);
+/// For one QMP command. QEMU takes one connection at a time, so another process may be before us.
+const COMMAND: Duration = Duration::from_secs(10);
+/// From SIGTERM, at which QEMU closes its disks and ends, to SIGKILL.
+const CLOSE: Duration = Duration::from_secs(5);
+/// From SIGKILL to the end of the process: the kernel's time to free its memory.
+const KILLED: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// As root: the user and group that QEMU runs as. The directories above the VM's files must let that user pass.
+    /// Writable disks and channel logs become that user's. As an ordinary user it changes nothing.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// The VMs of one directory.
+pub struct QemuDriver {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    owner: Option<Owner>,
+    programs: Programs,
+    /// What this process started and has not yet buried.
+    children: Mutex<Vec<Child>>,
+}
+
+impl QemuDriver {
+    /// The driver on `dir`, which is made where it is missing, for nobody else to read.
+    pub fn open(dir: &Path, options: Options) -> Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(at(dir))?;
+        // QEMU's working directory is not ours: what it is told must not depend on ours.
+        let dir = fs::canonicalize(dir).map_err(at(dir))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                programs: Programs::new(&dir),
+                dir,
+                owner: options.owner,
+                children: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Where the verdict on KVM is kept, instead of in the driver's directory: several drivers then share it.
+    pub fn probe_cache(mut self, path: &Path) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.programs.cache = path.to_owned();
+        }
+        self
+    }
+
+    /// A Linux kernel for the probe to boot after its own small guest, e.g. the image's: nothing is closer to the truth.
+    pub fn probe_kernel(mut self, path: &Path) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.programs.kernel = Some(path.to_owned());
+        }
+        self
+    }
+
+    /// QEMU's program, instead of `qemu-system-x86_64` on the path.
+    pub fn program(mut self, path: &Path) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.programs.qemu = path.to_owned();
+        }
+        self
+    }
+
+    /// Runs what may block where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        name: &Name,
+        work: impl FnOnce(&Inner, &Home) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.inner.clone();
+        let home = Home::new(&inner.dir, name);
+        let failed = |e: tokio::task::JoinError| Error::Failed {
+            name: name.clone(),
+            reason: format!("the operation was cut off: {e}"),
+        };
+        tokio::task::spawn_blocking(move || {
+            inner.bury();
+            work(&inner, &home)
+        })
+        .await
+        .map_err(failed)?
+    }
+
+    /// One QMP command to a VM.
+    async fn command(&self, home: &Home, command: &str, limit: Duration) -> Result<()> {
+        let failed = |e: &dyn std::fmt::Display| Error::Failed {
+            name: home.name.clone(),
+            reason: format!("{command}: {e}"),
+        };
+        let stream = v3m::connect(&home.file("qmp.sock")).map_err(|e| failed(&e))?;
+        stream.set_nonblocking(true).map_err(|e| failed(&e))?;
+        let stream = UnixStream::from_std(stream).map_err(|e| failed(&e))?;
+        let mut qmp = Qmp::new(stream, limit).await.map_err(|e| failed(&e))?;
+        qmp.execute(command, json!({}))
+            .await
+            .map_err(|e| failed(&e))?;
+        Ok(())
+    }
+
+    /// Pause and resume are one thing.
+    async fn switch(&self, name: &Name, action: Action, command: &str) -> Result<()> {
+        let home = Home::new(&self.inner.dir, name);
+        if self.status(name).await?.state.check(action, name)? {
+            self.command(&home, command, COMMAND).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Takes the exit statuses of children that have ended, so that a long-lived caller has no zombies.
+    fn bury(&self) {
+        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+    }
+
+    fn start(&self, home: &Home) -> Result<()> {
+        // A start that another process began is waited for; if it comes to nothing, because that process was killed
+        // before QEMU was on its own feet, ours is the next try.
+        let mut begun_before = true;
+        while begun_before {
+            begun_before = {
+                let _lock = home.locked()?;
+                let state = home.status()?.state;
+                if !state.check(Action::Start, &home.name)? {
+                    return Ok(());
+                }
+                if state != State::Starting {
+                    self.spawn(home)?;
+                }
+                state == State::Starting
+            };
+            let result = launch::wait_running(home, START);
+            self.bury();
+            if !begun_before || result.is_ok() || home.process()?.is_some() {
+                return result;
+            }
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, home: &Home) -> Result<()> {
+        let Some(vm) = home.vm()? else {
+            return Err(Error::NoSuchVm(home.name.clone()));
+        };
+        let accelerator = self.accelerator(vm.backend)?;
+        let child = launch::spawn(home, &vm, accelerator, &self.programs.qemu, self.owner)?;
+        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
+        children.extend(child);
+        Ok(())
+    }
+
+    /// What a definition's back-end is on this host.
+    fn accelerator(&self, backend: Backend) -> Result<Accelerator> {
+        match backend {
+            Backend::Qemu => Ok(Accelerator::Tcg),
+            Backend::Kvm | Backend::Auto => {
+                let probe = probe::kvm(&self.programs);
+                match (probe.usable, backend) {
+                    (true, _) => Ok(Accelerator::Kvm),
+                    (false, Backend::Auto) => Ok(Accelerator::Tcg),
+                    (false, _) => Err(Error::Unusable {
+                        backend,
+                        reason: probe::in_words(&probe),
+                    }),
+                }
+            }
+            Backend::Fake => Err(Error::Unusable {
+                backend,
+                reason: "the driver for QEMU runs real VMs only".to_owned(),
+            }),
+        }
+    }
+
+    /// Ends the process: QEMU's own way, at SIGTERM, which needs no place on its QMP socket; then SIGKILL.
+    fn end(&self, home: &Home) -> Result<()> {
+        let marker = home.file("stopping");
+        // A VM without a directory has been refused before.
+        File::create(&marker).map_err(at(&marker))?;
+        let lock = home.lock_file();
+        daemon::signal(&lock, Signal::TERM).map_err(at(&lock))?;
+        if !launch::wait_gone(home, CLOSE)? {
+            daemon::kill(&lock, KILLED).map_err(at(&lock))?;
+        }
+        self.bury();
+        Ok(())
+    }
+
+    fn list(&self) -> Result<Vec<Status>> {
+        let mut list = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(at(&self.dir))? {
+            let name = entry.map_err(at(&self.dir))?.file_name();
+            // Anything else in the directory is no VM.
+            if let Some(name) = name.to_str().and_then(|name| Name::new(name).ok()) {
+                let status = Home::new(&self.dir, &name).status()?;
+                if status.state != State::Absent {
+                    list.push(status);
+                }
+            }
+        }
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(list)
+    }
+}
+
+#[async_trait]
+impl Driver for QemuDriver {
+    fn capabilities(&self) -> Vec<Capabilities> {
+        let of = |backend| Capabilities {
+            backend,
+            direct_kernel_boot: true,
+            disk_boot: true,
+            pause: true,
+            console: true,
+            snapshot: false,
+            migrate: false,
+            fork: false,
+            hotplug: false,
+            install_medium: false,
+            // The most that machine `pc` takes.
+            max_cpus: 255,
+        };
+        vec![of(Backend::Kvm), of(Backend::Qemu)]
+    }
+
+    async fn probe(&self, backend: Backend) -> Probe {
+        let inner = self.inner.clone();
+        let probe = move || probe::probe(&inner.programs, backend);
+        match tokio::task::spawn_blocking(probe).await {
+            Ok(probe) => probe,
+            Err(e) => probe::unusable(backend, format!("the probe was cut off: {e}"), None),
+        }
+    }
+
+    async fn define(&self, vm: &Vm) -> Result<()> {
+        if vm.backend == Backend::Fake {
+            return Err(Error::Unusable {
+                backend: vm.backend,
+                reason: "the driver for QEMU runs real VMs only".to_owned(),
+            });
+        }
+        let vm = vm.clone();
+        self.blocking(&vm.name.clone(), move |_, home| home.define(&vm))
+            .await
+    }
+
+    async fn start(&self, name: &Name) -> Result<()> {
+        self.blocking(name, |inner, home| inner.start(home)).await
+    }
+
+    async fn stop(&self, name: &Name, grace: Duration) -> Result<()> {
+        let state = self.status(name).await?.state;
+        if !state.check(Action::Stop, name)? {
+            return Ok(());
+        }
+        let end = Instant::now() + grace;
+        let home = Home::new(&self.inner.dir, name);
+        // Only a guest that runs can hear its power button. One whose QEMU does not answer is not asked twice.
+        if state == State::Running
+            && !grace.is_zero()
+            && self
+                .command(&home, "system_powerdown", grace.min(COMMAND))
+                .await
+                .is_ok()
+        {
+            let left = end.saturating_duration_since(Instant::now());
+            let gone = self.blocking(name, move |_, home| launch::wait_gone(home, left));
+            if gone.await? && self.status(name).await?.state == State::Stopped {
+                return Ok(());
+            }
+        }
+        self.blocking(name, |inner, home| inner.end(home)).await
+    }
+
+    async fn pause(&self, name: &Name) -> Result<()> {
+        self.switch(name, Action::Pause, "stop").await
+    }
+
+    async fn resume(&self, name: &Name) -> Result<()> {
+        self.switch(name, Action::Resume, "cont").await
+    }
+
+    /// As [`Driver::list`]: from the lock and QEMU's journal, without asking QEMU.
+    async fn status(&self, name: &Name) -> Result<Status> {
+        self.blocking(name, |_, home| home.status()).await
+    }
+
+    /// One lock test and three small reads a VM; no QEMU is asked, so one that hangs delays nothing. What it promises:
+    /// each VM was in the state it says at some moment during the call.
+    async fn list(&self) -> Result<Vec<Status>> {
+        let inner = self.inner.clone();
+        let list = move || {
+            inner.bury();
+            inner.list()
+        };
+        match tokio::task::spawn_blocking(list).await {
+            Ok(list) => list,
+            Err(e) => Err(Error::Io {
+                path: self.inner.dir.clone(),
+                source: e.into(),
+            }),
+        }
+    }
+
+    async fn console(&self, name: &Name) -> Result<Console> {
+        match self.status(name).await?.state {
+            State::Absent => Err(Error::NoSuchVm(name.clone())),
+            _ => {
+                let home = Home::new(&self.inner.dir, name);
+                Ok(Console {
+                    socket: home.file("console.sock"),
+                    log: home.file("console.log"),
+                })
+            }
+        }
+    }
+
+    async fn undefine(&self, name: &Name) -> Result<()> {
+        self.blocking(name, |_, home| {
+            let Some(_lock) = home.locked()? else {
+                return Ok(());
+            };
+            let status = home.status()?;
+            // Of an absent VM too: an undefine that was cut off may have left files behind.
+            status.state.check(Action::Undefine, &home.name)?;
+            // What a crashed VM left of itself, or one whose definition was taken away under it.
+            if home.process()?.is_some() {
+                daemon::kill(&home.lock_file(), KILLED).map_err(at(&home.lock_file()))?;
+            }
+            home.remove()
+        })
+        .await
+    }
+}

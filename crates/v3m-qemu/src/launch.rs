@@ -1,0 +1,290 @@
+//! From a definition to a running QEMU.
+//!
+//! Everything QEMU needs in the VM's directory is made here first: logs, the journal's FIFO, both listening sockets.
+//! Then it is started by `daemon::spawn` as the holder of `qemu.lock`, and the journal says when the guest runs. A caller
+//! killed in between leaves either no process (and the next start begins anew) or one that is found, on its way.
+//!
+//! Least privilege: as root, with an owner given, QEMU becomes that user between fork and exec and has no way back;
+//! the VM's directory stays root's, so that a guest that breaks out of QEMU cannot change what QEMU is started with.
+
+use crate::arguments::{Accelerator, Descriptors, arguments};
+use crate::home::{Home, Run, at, remove, write};
+use crate::journal;
+use daemon::Spawned;
+use profile::{Channel, Link, Vm};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, inotify};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use v3m::{Error, Result};
+
+/// The user that QEMU runs as when root starts it.
+pub type Owner = (u32, u32);
+
+/// Starts QEMU; the caller holds the VM's lock and has seen that none runs.
+pub fn spawn(
+    home: &Home,
+    vm: &Vm,
+    accelerator: Accelerator,
+    program: &Path,
+    owner: Option<Owner>,
+) -> Result<Option<Child>> {
+    let owner = owner.filter(|_| rustix::process::geteuid().is_root());
+    // From here to the next `run.json` the VM counts as never started: a start cut off leaves no crash behind.
+    for file in ["run.json", "stopping", "qmp.sock", "console.sock"] {
+        remove(&home.file(file))?;
+    }
+    let directory = File::open(&home.path).map_err(at(&home.path))?;
+    if let Some((_, gid)) = owner {
+        // QEMU may reach its files, and make none.
+        fchown(&directory, Some(0), Some(gid)).map_err(at(&home.path))?;
+        let mode = Permissions::from_mode(0o710);
+        directory.set_permissions(mode).map_err(at(&home.path))?;
+    }
+    let log = made(&home.file("qemu.log"), true, None)?;
+    made(&home.file("console.log"), false, owner)?;
+    made(&home.file("journal.out"), true, owner)?;
+    let fifo = fifo(&home.file("journal.in"), owner)?;
+    let qmp = listen(&directory, "qmp.sock").map_err(at(&home.file("qmp.sock")))?;
+    let console = listen(&directory, "console.sock").map_err(at(&home.file("console.sock")))?;
+    for Channel { log, .. } in &vm.channels {
+        made(log, false, owner)?;
+    }
+    for disk in vm.disks.iter().filter(|disk| !disk.read_only) {
+        give(&disk.path, owner)?;
+    }
+    let taps = taps(home, vm)?;
+
+    let descriptors = Descriptors {
+        qmp: qmp.as_raw_fd(),
+        console: console.as_raw_fd(),
+        taps: taps
+            .iter()
+            .map(|tap| tap.as_ref().map(AsRawFd::as_raw_fd))
+            .collect(),
+    };
+    let mut inherited = vec![descriptors.qmp, descriptors.console, fifo.as_raw_fd()];
+    inherited.extend(descriptors.taps.iter().flatten());
+    let mut command = Command::new(program);
+    command
+        .args(arguments(vm, accelerator, &descriptors))
+        .current_dir(&home.path)
+        .stdout(log.try_clone().map_err(at(&home.path))?)
+        .stderr(Stdio::from(log));
+    let groups = match (accelerator, fs::metadata("/dev/kvm")) {
+        (Accelerator::Kvm, Ok(kvm)) => vec![kvm.gid()],
+        _ => Vec::new(),
+    };
+    // SAFETY: the closure runs between fork and exec and makes only system calls, on memory made before the fork.
+    unsafe {
+        command.pre_exec(move || become_qemu(&inherited, owner, &groups));
+    }
+    write(
+        &home.file("run.json"),
+        &Run {
+            kvm: accelerator == Accelerator::Kvm,
+        },
+    )?;
+    match daemon::spawn(&home.lock_file(), command) {
+        Ok(Spawned::Started(child)) => Ok(Some(child)),
+        Ok(Spawned::AlreadyRunning(_)) => Ok(None),
+        Err(e) => {
+            remove(&home.file("run.json"))?;
+            Err(Error::StartFailed {
+                name: home.name.clone(),
+                reason: format!("cannot run {}: {e}", program.display()),
+            })
+        }
+    }
+}
+
+/// In the child, before it is QEMU: pass the descriptors on, and let go of every right.
+fn become_qemu(inherited: &[RawFd], owner: Option<Owner>, groups: &[u32]) -> io::Result<()> {
+    let check = |result: libc::c_int| match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    // SAFETY: plain system calls on plain integers, and a group list whose length is told.
+    unsafe {
+        libc::umask(0o077);
+        for fd in inherited {
+            check(libc::fcntl(*fd, libc::F_SETFD, 0))?;
+        }
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        if let Some((uid, gid)) = owner {
+            check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+            check(libc::setresgid(gid, gid, gid))?;
+            check(libc::setresuid(uid, uid, uid))?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the journal says that the guest's CPUs run.
+pub fn wait_running(home: &Home, limit: Duration) -> Result<()> {
+    let end = Instant::now() + limit;
+    let path = home.file("journal.out");
+    let io = |e: rustix::io::Errno| at(&path)(e.into());
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)
+        .map_err(io)?;
+    inotify::add_watch(&watch, &path, inotify::WatchFlags::MODIFY).map_err(io)?;
+    loop {
+        // The process first: what it wrote before it ended is then in the journal.
+        let process = process(home)?;
+        let journal = home.journal()?;
+        if journal.started {
+            return Ok(());
+        }
+        let failed = |reason| Error::StartFailed {
+            name: home.name.clone(),
+            reason,
+        };
+        let Some(process) = process else {
+            let words = home.last_words(5);
+            return Err(failed(if words.is_empty() {
+                "QEMU ended without a word: it was killed (out of memory? see dmesg)".to_owned()
+            } else {
+                words
+            }));
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(failed(format!(
+                "QEMU runs, but its guest does not after {} s; is the host overloaded? Start it again to wait on, or stop it",
+                limit.as_secs()
+            )));
+        }
+        wait(&[&process, &watch], left).map_err(at(&path))?;
+        let mut space = [std::mem::MaybeUninit::uninit(); 512];
+        let mut events = inotify::Reader::new(&watch, &mut space);
+        while events.next().is_ok() {}
+    }
+}
+
+/// Waits until the VM's process is gone; false if `limit` passed first.
+pub fn wait_gone(home: &Home, limit: Duration) -> Result<bool> {
+    let lock = home.lock_file();
+    daemon::wait(&lock, limit).map_err(at(&lock))
+}
+
+/// A handle of the VM's process that becomes readable when it ends.
+fn process(home: &Home) -> Result<Option<OwnedFd>> {
+    loop {
+        let Some(pid) = home.process()? else {
+            return Ok(None);
+        };
+        let handle = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        match handle.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+            Some(Ok(fd)) if home.process()? == Some(pid) => return Ok(Some(fd)),
+            // Between fork and exec, or just gone: look again.
+            None | Some(Ok(_) | Err(rustix::io::Errno::SRCH)) => std::thread::yield_now(),
+            Some(Err(e)) => return Err(at(&home.lock_file())(e.into())),
+        }
+    }
+}
+
+fn wait(fds: &[&OwnedFd], limit: Duration) -> io::Result<()> {
+    let mut fds: Vec<PollFd> = fds
+        .iter()
+        .map(|fd| PollFd::new(*fd, PollFlags::IN))
+        .collect();
+    let timeout = Timespec {
+        tv_sec: limit.as_secs() as i64,
+        tv_nsec: limit.subsec_nanos() as i64,
+    };
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// A private file that is there, QEMU's where QEMU opens it.
+fn made(path: &Path, empty: bool, owner: Option<Owner>) -> Result<File> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(at(path))?;
+    if empty {
+        file.set_len(0).map_err(at(path))?;
+    }
+    hand(&file, owner).map_err(at(path))?;
+    Ok(file)
+}
+
+/// Gives an existing disk to QEMU's user. A link is not followed: it could lead to anything.
+fn give(path: &Path, owner: Option<Owner>) -> Result<()> {
+    if owner.is_none() {
+        return Ok(());
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let open = || {
+        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        hand(&file, owner)
+    };
+    open().map_err(at(path))
+}
+
+fn hand(file: &File, owner: Option<Owner>) -> io::Result<()> {
+    match owner {
+        Some((uid, gid)) if file.metadata()?.is_file() => fchown(file, Some(uid), Some(gid)),
+        _ => Ok(()),
+    }
+}
+
+/// The journal's FIFO with its commands in it. While the returned descriptor, or QEMU's copy of it, is open they stay.
+fn fifo(path: &Path, owner: Option<Owner>) -> Result<OwnedFd> {
+    remove(path)?;
+    let make = || -> io::Result<OwnedFd> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0)?;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        if let Some((uid, gid)) = owner {
+            fchown(&fd, Some(uid), Some(gid))?;
+        }
+        match rustix::io::write(&fd, journal::COMMANDS)? {
+            n if n == journal::COMMANDS.len() => Ok(fd),
+            _ => Err(ErrorKind::WriteZero.into()),
+        }
+    };
+    make().map_err(at(path))
+}
+
+/// A socket that listens in `directory`, whose path may be longer than an address.
+fn listen(directory: &File, name: &str) -> io::Result<UnixListener> {
+    let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// One descriptor for each NIC on a network.
+fn taps(home: &Home, vm: &Vm) -> Result<Vec<Option<OwnedFd>>> {
+    vm.nics
+        .iter()
+        .map(|nic| match &nic.link {
+            Link::User => Ok(None),
+            Link::Network { directory, port } => match net::tap(directory, port) {
+                Ok(tap) => Ok(Some(tap)),
+                Err(e) => Err(Error::StartFailed {
+                    name: home.name.clone(),
+                    reason: format!(
+                        "no port {port} from the network in {}: {e}",
+                        directory.display()
+                    ),
+                }),
+            },
+        })
+        .collect()
+}
