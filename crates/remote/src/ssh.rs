@@ -15,6 +15,8 @@ pub struct Ssh {
     pub user: Option<Name>,
     /// `ssh`, looked for in `PATH`.
     pub program: OsString,
+    /// More environment for ssh, and so for what it starts to reach a node.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// Whether the command on the node gets a terminal.
@@ -51,7 +53,13 @@ impl Ssh {
             config: config.into(),
             user: None,
             program: "ssh".into(),
+            environment: Vec::new(),
         }
+    }
+
+    pub fn with_env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
     }
 
     pub fn as_user(mut self, user: Option<Name>) -> Self {
@@ -62,6 +70,7 @@ impl Ssh {
     fn base(&self, node: &Name) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("-F").arg(&self.config);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(user) = &self.user {
             command.args(["-l", user.as_str()]);
         }

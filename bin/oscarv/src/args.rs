@@ -1,0 +1,379 @@
+//! The command line, as data: help, completion and man pages come from here.
+
+use crate::exit::CODES;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Virtual HPC clusters on any hypervisor, in seconds
+///
+/// A cluster is described in one file (TOML). `oscarv up FILE` makes it so, and again after the file was changed;
+/// nothing has to run beforehand, and nodes outlive the command.
+#[derive(Debug, Parser)]
+#[command(name = "oscarv", version, max_term_width = 100, disable_help_subcommand = false, after_long_help = CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Where clusters and images are kept [default: OSCARV_STATE, or /var/lib/oscarv for root, ~/.local/share/oscarv for
+    /// others]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub state: Option<PathBuf>,
+
+    /// The cluster that is meant where none is named; not needed when there is only one [default: OSCARV_CLUSTER]
+    #[arg(
+        id = "chosen-cluster",
+        short,
+        long = "cluster",
+        global = true,
+        value_name = "CLUSTER"
+    )]
+    pub cluster: Option<api::Name>,
+
+    /// How results are written to standard output; messages and progress go to standard error
+    #[arg(long, global = true, value_name = "FORM", default_value = "table")]
+    pub output: Output,
+
+    /// How progress is shown; auto: bars on a terminal, lines elsewhere
+    #[arg(long, global = true, value_name = "FORM", default_value = "auto")]
+    pub progress: ProgressForm,
+
+    /// When to use colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: When,
+
+    /// Say more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Say only what was asked for, and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressForm {
+    Auto,
+    Bars,
+    Plain,
+    Json,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a cluster as its file says
+    ///
+    /// Builds or reuses the image, makes the network, starts nodes and waits until each is ready by its packages' own
+    /// tests. Run again, it does only what has changed. It asks before it does what loses data.
+    Up(Up),
+    /// Take a cluster down and remove its nodes with their disks
+    Down(Down),
+    /// Show the nodes of a cluster
+    Status(OneCluster),
+    /// List all clusters
+    List,
+    /// Open a shell on a node, or run a program there with a terminal
+    Ssh(Ssh),
+    /// Run a program on many nodes at once
+    ///
+    /// Nodes that answer the same are shown once. The exit code is the highest of the nodes'.
+    Exec(Exec),
+    /// Run a program on the head, as the cluster's user
+    Run(Run),
+    /// Copy files to nodes
+    Push(Push),
+    /// Copy files from nodes; from several into one directory each
+    Get(Get),
+    /// Attach to a node's console; Ctrl-] detaches
+    Console(OneNode),
+    /// Show what a node has printed
+    Logs(Logs),
+    /// Build and look after images
+    #[command(subcommand)]
+    Image(Image),
+    /// Say whether this machine is fit, and what mends it
+    Check,
+    /// Test a cluster: its packages' own tests, then HPCC over Slurm and MPI
+    Test(Test),
+    /// Check a cluster file and show all that is wrong with it
+    Validate(FileArg),
+    /// Print the ssh configuration of a cluster, for other tools
+    SshConfig(OneCluster),
+    /// Write the completion of a shell to standard output
+    Completion { shell: clap_complete::Shell },
+    /// Write the man pages into a directory
+    Man {
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+    /// List what exit codes mean
+    #[command(after_help = CODES)]
+    ExitCodes,
+    /// Show the version
+    Version,
+    /// What ssh runs to reach a node: hands it a connection made inside the cluster's network
+    #[command(hide = true)]
+    Dial {
+        cluster: api::Name,
+        host: String,
+        port: u16,
+    },
+    /// The process that holds a cluster's network
+    #[command(hide = true)]
+    NetHolder { dir: PathBuf },
+}
+
+#[derive(Debug, Args)]
+pub struct FileArg {
+    /// The cluster file; `-` reads standard input
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Up {
+    #[command(flatten)]
+    pub file: FileArg,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask before nodes are replaced or removed
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How long all nodes may take to become ready
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = crate::time::parse)]
+    pub time_limit: Duration,
+    /// Return when the nodes run, before they are ready
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Down {
+    /// The cluster; may be given by -c or OSCARV_CLUSTER instead
+    pub cluster: Option<api::Name>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How long nodes may take to shut down before they are switched off
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::time::parse)]
+    pub grace: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct OneCluster {
+    /// The cluster; not needed when there is only one
+    pub cluster: Option<api::Name>,
+}
+
+#[derive(Debug, Args)]
+pub struct OneNode {
+    /// The node
+    #[arg(value_name = "[CLUSTER:]NODE")]
+    pub node: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Who {
+    /// Who to be on the node [default: the cluster's user]
+    #[arg(short = 'l', long, value_name = "USER")]
+    pub user: Option<api::Name>,
+}
+
+#[derive(Debug, Args)]
+pub struct Ssh {
+    /// The node [default: the head]
+    #[arg(value_name = "[CLUSTER:]NODE")]
+    pub node: Option<String>,
+    #[command(flatten)]
+    pub who: Who,
+    /// A program with its arguments; no shell reads them
+    #[arg(last = true, value_name = "CMD")]
+    pub argv: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Many {
+    /// Nodes at a time
+    #[arg(short, long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub fanout: u16,
+    /// Time limit for each node
+    #[arg(short, long, value_name = "TIME", value_parser = crate::time::parse)]
+    pub time_limit: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// Nodes, groups, `head` or `all`: compute[1-3,7],head
+    #[arg(value_name = "[CLUSTER:]NODESET")]
+    pub nodes: String,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub many: Many,
+    /// Show lines as they come, each with its node, instead of equal answers once
+    #[arg(short, long)]
+    pub stream: bool,
+    /// A program with its arguments; no shell reads them
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub argv: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The cluster; not needed when there is only one
+    pub cluster: Option<api::Name>,
+    /// A program with its arguments; no shell reads them
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub argv: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct Push {
+    /// Nodes, groups, `head` or `all`: compute[1-3,7],head
+    #[arg(value_name = "[CLUSTER:]NODESET")]
+    pub nodes: String,
+    /// What to copy, and at the end where to: relative to the home directory there
+    #[arg(required = true, num_args = 2.., value_names = ["SRC", "DEST"], value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub many: Many,
+}
+
+#[derive(Debug, Args)]
+pub struct Get {
+    /// Nodes, groups, `head` or `all`: compute[1-3,7],head
+    #[arg(value_name = "[CLUSTER:]NODESET")]
+    pub nodes: String,
+    /// What to copy: relative to the home directory there
+    #[arg(value_name = "SRC")]
+    pub source: String,
+    /// Where to; from several nodes: the directory for theirs
+    #[arg(value_name = "DEST", value_hint = ValueHint::AnyPath)]
+    pub dest: PathBuf,
+    #[command(flatten)]
+    pub who: Who,
+    #[command(flatten)]
+    pub many: Many,
+}
+
+#[derive(Debug, Args)]
+pub struct Logs {
+    #[command(flatten)]
+    pub node: OneNode,
+    /// Go on showing what comes
+    #[arg(short, long)]
+    pub follow: bool,
+    /// How many of the last lines to show; 0: all
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 0)]
+    pub lines: usize,
+    /// The console, the node's own reports of its way to readiness, or the hypervisor's messages
+    #[arg(short, long, value_name = "LOG", default_value = "console")]
+    pub which: Which,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Which {
+    Console,
+    Events,
+    Hypervisor,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Image {
+    /// Build the image of a cluster file; an unchanged one is only looked up
+    Build {
+        #[command(flatten)]
+        file: FileArg,
+        /// A name for it
+        #[arg(long)]
+        tag: Option<String>,
+        /// Build it again even if it is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// List images
+    List,
+    /// Show one image: recipe, packages with versions, digests
+    Show {
+        /// A tag, or the beginning of an id
+        image: String,
+    },
+    /// Remove one image
+    Remove {
+        /// A tag, or the beginning of an id
+        image: String,
+        /// Show what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Remove what no tag names and no cluster uses
+    Prune {
+        /// Show what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Test {
+    #[command(flatten)]
+    pub cluster: OneCluster,
+    /// How long each test may take
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = crate::time::parse)]
+    pub time_limit: Duration,
+    /// Leave the HPCC run out
+    #[arg(long)]
+    pub no_hpcc: bool,
+    /// HPL's problem size: a matrix of N × N
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(100..=20_000))]
+    pub hpcc_size: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_after_the_dashes_is_taken_as_it_is() {
+        let cli = Cli::parse_from(["oscarv", "exec", "mpi:all", "--", "ls", "-q", "--output"]);
+        let Command::Exec(exec) = cli.command else {
+            panic!("not exec")
+        };
+        assert_eq!(exec.argv, ["ls", "-q", "--output"]);
+        let cli = Cli::parse_from(["oscarv", "run", "--", "ls", "--", "-l"]);
+        let Command::Run(run) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!((run.cluster, run.argv.len()), (None, 3));
+    }
+}
