@@ -1,0 +1,24 @@
+//! Networks for real, as whoever runs the tests.
+//!
+//! This program is also the holder of the networks that it makes: `up` runs it again as `network net-holder DIR`. The
+//! other words in front (`act`) are helper processes of the tests, which are killed or live in namespaces.
+
+#[path = "network/cases.rs"]
+mod cases;
+#[path = "network/guest.rs"]
+mod guest;
+#[path = "network/kit.rs"]
+mod kit;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[1..] {
+        ["net-holder", dir] => net::holder_main(Path::new(dir)),
+        ["act", ref rest @ ..] => guest::act(rest),
+        ref options => kit::run(options, cases::ALL),
+    }
+}
