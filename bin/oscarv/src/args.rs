@@ -37,6 +37,10 @@ pub struct Global {
     )]
     pub cluster: Option<api::Name>,
 
+    /// A directory of OPKGs of your own; they go before those that come with oscarv
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub packages: Vec<PathBuf>,
+
     /// How results are written to standard output; messages and progress go to standard error
     #[arg(long, global = true, value_name = "FORM", default_value = "table")]
     pub output: Output,

@@ -51,7 +51,11 @@ impl Context {
     }
 
     pub fn head(&self) -> Result<Head> {
-        Ok(Head::open(&self.state)?)
+        let program =
+            std::env::current_exe().context("the path of oscarv itself cannot be found")?;
+        let packages = self.global.packages.iter().map(std::path::absolute);
+        let packages = packages.collect::<Result<_, _>>().context("--packages")?;
+        Ok(Head::open(&self.state, &program, packages)?)
     }
 
     pub fn json(&self) -> bool {
@@ -88,24 +92,17 @@ impl Context {
         if let Some(name) = named.or(self.global.cluster.as_ref()) {
             return Ok(name.clone());
         }
-        let mut all = head.list()?;
-        match (all.pop(), all.len()) {
-            (Some(only), 0) => Ok(only.name),
-            (None, _) => Err(Failure::new(Code::NotFound, "there is no cluster")
+        let all = head.names()?;
+        match all.as_slice() {
+            [only] => Ok(only.clone()),
+            [] => Err(Failure::new(Code::NotFound, "there is no cluster")
                 .hint("make one with: oscarv up FILE")
                 .into()),
-            (Some(last), _) => {
-                all.push(last);
-                let names: Vec<_> = all.iter().map(|c| c.name.as_str()).collect();
-                Err(Failure::new(
-                    Code::Usage,
-                    format!("there are {} clusters; which one?", all.len()),
-                )
-                .hint(format!(
-                    "name one of {}, by -c or OSCARV_CLUSTER",
-                    names.join(", ")
-                ))
-                .into())
+            all => {
+                let names: Vec<_> = all.iter().map(Name::as_str).collect();
+                let message = format!("there are {} clusters; which one?", all.len());
+                let hint = format!("name one of {}, by -c or OSCARV_CLUSTER", names.join(", "));
+                Err(Failure::new(Code::Usage, message).hint(hint).into())
             }
         }
     }
@@ -128,16 +125,12 @@ impl Context {
         let target = target::parse(text)?;
         let head = self.head()?;
         let cluster = self.cluster(&head, target.cluster.as_ref())?;
-        let status = head.status(&cluster)?;
         let access = head.access(&cluster)?;
+        let nodes = access.nodes.iter();
         let view = View {
             cluster,
             head: access.head.clone(),
-            nodes: status
-                .nodes
-                .into_iter()
-                .map(|n| (n.name, n.group))
-                .collect(),
+            nodes: nodes.map(|n| (n.name.clone(), n.group.clone())).collect(),
         };
         Ok((access, view, target.set))
     }

@@ -1,11 +1,9 @@
 //! The one place where the command line meets the rest: what it uses of it, and what its errors mean here.
 
 use crate::exit::Code;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use image::Image;
-use profile::Cluster;
 use std::error::Error as StdError;
-use std::path::Path;
 
 pub use head::{
     Access, ClusterStatus, DownOptions, Head, Health, NodeStatus, Readiness, UpOptions,
@@ -30,9 +28,6 @@ pub fn code_of(error: &(dyn StdError + 'static)) -> Option<Code> {
     }
     if let Some(error) = error.downcast_ref::<image::Error>() {
         return of_image(error);
-    }
-    if error.is::<opkg::Error>() {
-        return Some(Code::Usage);
     }
     None
 }
@@ -64,26 +59,6 @@ pub fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
     error
         .downcast_ref::<head::Error>()
         .and_then(head::Error::hint)
-}
-
-/// A driver to ask what this host can do. It defines no VM; where the state cannot be written yet, it gets a place
-/// that goes with the second value.
-pub fn probing_driver(state: &Path) -> Result<(v3m_qemu::QemuDriver, Option<tempfile::TempDir>)> {
-    let options = v3m_qemu::Options::default;
-    if state.is_dir()
-        && let Ok(driver) = v3m_qemu::QemuDriver::open(&state.join("probe"), options())
-    {
-        return Ok((driver, None));
-    }
-    let made = tempfile::tempdir().context("no place for temporary files")?;
-    let driver = v3m_qemu::QemuDriver::open(made.path(), options())?;
-    Ok((driver, Some(made)))
-}
-
-/// The packages of a cluster's image, in order.
-pub fn packages(state: &Path, cluster: &Cluster) -> Result<Vec<opkg::Opkg>> {
-    let shipped = opkg::unpack_shipped(&state.join("packages"))?;
-    Ok(opkg::Repository::open(&[shipped])?.resolve(&cluster.image.opkgs)?)
 }
 
 /// Images that clusters run, however the head names them.

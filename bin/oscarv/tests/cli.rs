@@ -200,7 +200,7 @@ fn completion_and_man_pages_are_made() {
     for shell in ["bash", "zsh", "fish"] {
         let output = home.run(&["completion", shell]);
         assert!(
-            output.status.success() && text(&output.stdout).contains("--time-limit"),
+            output.status.success() && text(&output.stdout).contains("time-limit"),
             "{shell}"
         );
         assert!(!text(&output.stdout).contains("net-holder"), "{shell}");

@@ -10,7 +10,6 @@ use rustix::fs::statvfs;
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
-use v3m::Driver;
 
 /// One line of the answer.
 #[derive(Debug, Serialize)]
@@ -85,11 +84,22 @@ fn add(
 
 /// One usable hypervisor is enough. Each is asked by its driver; for KVM that is a probe boot, remembered.
 fn hypervisors(context: &Context, findings: &mut Vec<Finding>) -> Result<()> {
-    let (driver, _made) = crate::engine::probing_driver(&context.state)?;
+    let head = match context.head() {
+        Ok(head) => head,
+        Err(error) => {
+            findings.push(Finding {
+                area: "state",
+                what: format!("{error:#}"),
+                state: State::Missing,
+                remedy: Some("oscarv --state DIR …, a directory that you may write to".to_owned()),
+            });
+            return Ok(());
+        }
+    };
     let mut probes = Vec::new();
     let runtime = small_runtime()?;
     for backend in [Backend::Qemu, Backend::Kvm] {
-        probes.push(runtime.block_on(driver.probe(backend)));
+        probes.push(runtime.block_on(head.probe(backend))?);
     }
     let any = probes.iter().any(|p| p.usable);
     for probe in probes {

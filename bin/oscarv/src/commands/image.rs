@@ -16,7 +16,10 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
     match args {
         Args::Build { file, tag, force } => {
             let cluster = read_cluster(context, &file.file)?;
-            let opkgs = engine::packages(&context.state, &cluster)?;
+            let (opkgs, notes) = head.opkgs(&cluster.image.opkgs)?;
+            for note in notes {
+                context.say(format!("note: {note}"));
+            }
             let shown = context.progress();
             let options = BuildOptions {
                 tag: tag.clone(),

@@ -12,24 +12,21 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn dial(context: &Context, cluster: &Name, host: &str, port: u16) -> Result<Code> {
-    let directory = context.state.join("clusters").join(cluster).join("net");
+    let access = context.head()?.access(cluster)?;
     let address = match host.parse::<Ipv4Addr>() {
         Ok(address) => address,
-        Err(_) => context
-            .head()?
-            .status(cluster)?
-            .nodes
-            .into_iter()
-            .find(|node| node.name.as_str() == host)
-            .map(|node| node.address)
-            .ok_or_else(|| {
+        Err(_) => {
+            let node = access.nodes.iter().find(|node| node.name.as_str() == host);
+            let unknown = || {
                 Failure::new(
                     Code::NotFound,
                     format!("cluster {cluster} has no node {host}"),
                 )
-            })?,
+            };
+            node.ok_or_else(unknown)?.address
+        }
     };
-    let stream = net::dial(&directory, SocketAddrV4::new(address, port), PATIENCE)
+    let stream = net::dial(&access.net, SocketAddrV4::new(address, port), PATIENCE)
         .with_context(|| format!("port {port} of {host} cannot be reached"))?;
     net::send_fd_over_stdout(&stream).context("the connection could not be handed over to ssh")?;
     Ok(Code::Ok)

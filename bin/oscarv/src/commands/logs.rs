@@ -16,8 +16,8 @@ pub fn run(context: &Context, args: &Logs) -> Result<Code> {
     let path = match args.which {
         Which::Console => console.log.clone(),
         Which::Events => access
-            .directory
-            .join("disks")
+            .ssh_config
+            .with_file_name("disks")
             .join(&node)
             .join("events.log"),
         Which::Hypervisor => console.log.with_file_name("qemu.log"),

@@ -62,7 +62,7 @@ pub fn run(context: &Context, args: &Test) -> Result<Code> {
         for package in &access.opkgs {
             let stage = format!("test {package}");
             shown.progress.started(&stage, None, Unit::Items);
-            let added = package_test(&root, &access, package.as_ref(), &options, &cancel).await?;
+            let added = package_test(&root, &access, package.as_str(), &options, &cancel).await?;
             let failed = added.iter().any(|r| r.result == Outcomes::Failed);
             match failed {
                 true => shown.progress.failed(&stage, ""),
@@ -118,7 +118,8 @@ async fn package_test(
     cancel: &Cancel,
 ) -> Result<Vec<Row>> {
     let argv = ["sh", "-c", PACKAGE_TEST, "sh", package].map(OsString::from);
-    let outcomes = remote::exec(ssh, &access.nodes, &argv, options, cancel, |_| {}).await;
+    let nodes: Vec<Name> = access.nodes.iter().map(|n| n.name.clone()).collect();
+    let outcomes = remote::exec(ssh, &nodes, &argv, options, cancel, |_| {}).await;
     unstarted(&outcomes)?;
     let took = outcomes.iter().map(|o| o.took).max().unwrap_or_default();
     let rows = remote::fold(&outcomes).into_iter().map(|answer| Row {
