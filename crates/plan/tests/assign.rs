@@ -1,5 +1,7 @@
 //! Who gets which MAC and address, and keeps it.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 mod common;
 
 use api::Mac;

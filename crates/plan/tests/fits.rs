@@ -1,5 +1,7 @@
 //! Whether a host can carry a cluster.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 mod common;
 
 use api::MiB;

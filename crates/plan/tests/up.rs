@@ -1,5 +1,7 @@
 //! What `up` would do, and that doing it leads to where nothing is left to do.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 mod common;
 
 use api::Name;

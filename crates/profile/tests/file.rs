@@ -1,5 +1,7 @@
 //! Good files: what they mean, what is filled in, and that the documentation and the examples are true.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use api::{MiB, Name};
 use profile::{Backend, Cluster, Role, cluster};
 use std::fs;

@@ -1,5 +1,7 @@
 //! What holds for every text: nothing panics, places are true, and what is taken comes back.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use profile::{Cluster, cluster, cluster_bytes, to_toml};
 use proptest::prelude::*;
 

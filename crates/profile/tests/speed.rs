@@ -1,5 +1,7 @@
 //! Ten thousand nodes in a tenth of a second, and no input that takes for ever.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 

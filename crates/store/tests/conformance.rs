@@ -1,5 +1,7 @@
 //! What every store must do. A new implementation adds a module at the end, and nothing else.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use std::collections::HashSet;
 use std::sync::Barrier;
 use store::{Entry, Error, Expected, MAX_KEY, MAX_VALUE, Store, StoreJson};

@@ -1,5 +1,7 @@
 //! What is particular to the store in a file: other processes, sudden death, files that are not as they should be.
 
+#![allow(clippy::unwrap_used, reason = "a test may end so")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
