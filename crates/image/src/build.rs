@@ -16,6 +16,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(Clone, Debug, Default)]
@@ -141,9 +142,20 @@ fn make(images: &Images, job: &Job<'_>, opkgs: &[Opkg], key: &Key, force: bool) 
         fs::write(&path, text).map_err(Error::io(&path))?;
     }
     let steps = Step::all(job.recipe, opkgs);
-    let listing = tree(job, &steps, force)?;
-    let finished = finish(job, opkgs, key, &steps, &listing)?;
-    let (staged, mut manifest) = finished;
+    let mut syncing = Vec::new();
+    let made = tree(job, &steps, force, &mut syncing)
+        .and_then(|tree| finish(job, opkgs, key, &tree, &mut syncing));
+    // Also after a failure: layers that are good are kept.
+    let synced: Result<()> = syncing.into_iter().try_for_each(|thread| {
+        let died = |_| {
+            Err(Error::io(job.work)(std::io::Error::other(
+                "a thread of the build died",
+            )))
+        };
+        thread.join().unwrap_or_else(died)
+    });
+    let (staged, mut manifest) = made?;
+    synced?;
     let before = images.find(key)?;
     if let Some(before) = before.filter(|b| b.id != manifest.id) {
         manifest.differs = Some(difference(job, &before, &manifest)?);
@@ -158,7 +170,7 @@ fn make(images: &Images, job: &Job<'_>, opkgs: &[Opkg], key: &Key, force: bool) 
     open_up(&path, 0o644)?;
     let place = images.dir.join("images").join(&manifest.id);
     if !place.is_dir() {
-        for name in ["disk.raw", "kernel", "initrd", "manifest.json"] {
+        for name in ["kernel", "initrd", "manifest.json"] {
             let path = staged.join(name);
             fs::File::open(&path)
                 .and_then(|f| f.sync_all())
@@ -170,63 +182,82 @@ fn make(images: &Images, job: &Job<'_>, opkgs: &[Opkg], key: &Key, force: bool) 
     images.load(&manifest.id, Some(key))
 }
 
-/// The finished tree: from the highest layer that is there, and the steps above it.
-fn tree(job: &Job<'_>, steps: &[(Step, String)], force: bool) -> Result<Listing> {
-    let place = |digest: &str| layers::place(job.state, digest);
-    let there = |(_, digest): &&(Step, String)| !force && place(digest).is_file();
-    let cached = steps.iter().take_while(there).count();
-    for (step, digest) in &steps[..cached] {
+/// Files on their way to the disk for good.
+type Syncing = Vec<JoinHandle<Result<()>>>;
+
+/// What the steps made.
+struct Tree {
+    listing: Listing,
+    layers: Vec<String>,
+}
+
+/// Takes the layers that are there and makes the others.
+fn tree(job: &Job<'_>, steps: &[Step], force: bool, syncing: &mut Syncing) -> Result<Tree> {
+    let mut below = String::new();
+    let mut layers = Vec::new();
+    let mut listing = None;
+    for step in steps {
+        let digest = step.digest(job.recipe, &below);
+        let layer = layers::place(job.state, &digest);
         let stage = step.name();
-        job.progress.started(&stage, None, Unit::Items);
-        layers::apply(job.sandbox, &place(digest), job.root)?;
-        let size = fs::metadata(place(digest)).map_or(0, |m| m.len() >> 20);
-        job.needed.set(job.needed.get() + 2 * size);
-        job.progress.done(&stage, "from the cache");
-    }
-    let mut before = if cached == 0 {
-        Listing::default()
-    } else {
-        Listing::read(job.sandbox, job.root)?
-    };
-    for (step, digest) in &steps[cached..] {
-        let stage = step.name();
-        let started = now();
-        let after = step
-            .run(job)
-            .and_then(|()| {
-                let arguments = [
-                    job.root.as_os_str().to_owned(),
-                    job.epoch.to_string().into(),
-                    started.to_string().into(),
-                ];
-                job.sandbox
-                    .script("clean", &arguments, |_| {})?
-                    .map_err(|f| {
-                        job.sandbox
-                            .step("cleaning the tree", &f.status, f.lines.join("\n"))
-                    })?;
-                let after = Listing::read(job.sandbox, job.root)?;
-                layers::save(
-                    job.sandbox,
-                    job.root,
-                    (&before, &after),
-                    job.work,
-                    &place(digest),
-                )?;
-                Ok(after)
-            })
-            .inspect_err(|_| job.progress.failed(&stage, "failed"))?;
-        job.progress.done(
-            &stage,
-            format!(
+        let stamp = if !force && listing.is_none() && layer.is_file() {
+            job.progress.started(&stage, None, Unit::Items);
+            layers::apply(job.sandbox, &layer, job.root)?;
+            let size = fs::metadata(&layer).map_or(0, |m| m.len() >> 20);
+            job.needed.set(job.needed.get() + 2 * size);
+            job.progress.done(&stage, "from the cache");
+            layers::stamp(&layer)?
+        } else {
+            let before = match listing.take() {
+                Some(before) => before,
+                None if layers.is_empty() => Listing::default(),
+                None => Listing::read(job.sandbox, job.root)?,
+            };
+            let (after, stamp, thread) = run(job, step, &before, &layer)
+                .inspect_err(|_| job.progress.failed(&stage, "failed"))?;
+            syncing.push(thread);
+            let message = format!(
                 "{} files, {} MiB in all",
                 after.files(),
                 after.bytes() >> 20
-            ),
-        );
-        before = after;
+            );
+            job.progress.done(&stage, message);
+            listing = Some(after);
+            stamp
+        };
+        below = format!("{digest} {stamp}");
+        layers.push(digest);
     }
-    Ok(before)
+    let listing = match listing {
+        Some(listing) => listing,
+        None => Listing::read(job.sandbox, job.root)?,
+    };
+    Ok(Tree { listing, layers })
+}
+
+/// One step, cleaned up after and kept as a layer.
+fn run(
+    job: &Job<'_>,
+    step: &Step,
+    before: &Listing,
+    layer: &Path,
+) -> Result<(Listing, String, JoinHandle<Result<()>>)> {
+    let started = now();
+    step.run(job)?;
+    let arguments = [
+        job.root.as_os_str().to_owned(),
+        job.epoch.to_string().into(),
+        started.to_string().into(),
+    ];
+    job.sandbox
+        .script("clean", &arguments, |_| {})?
+        .map_err(|f| {
+            job.sandbox
+                .step("cleaning the tree", &f.status, f.lines.join("\n"))
+        })?;
+    let after = Listing::read(job.sandbox, job.root)?;
+    let (stamp, thread) = layers::save(job.sandbox, job.root, (before, &after), job.work, layer)?;
+    Ok((after, stamp, thread))
 }
 
 /// Digest, kernel, initrd and disk of the tree, in a directory of their own.
@@ -234,14 +265,14 @@ fn finish(
     job: &Job<'_>,
     opkgs: &[Opkg],
     key: &Key,
-    steps: &[(Step, String)],
-    listing: &Listing,
+    tree: &Tree,
+    syncing: &mut Syncing,
 ) -> Result<(PathBuf, Manifest)> {
     let staged = job.work.join("image");
     fs::create_dir(&staged).map_err(Error::io(&staged))?;
     open_up(&staged, 0o755)?;
 
-    let content = listing.bytes();
+    let content = tree.listing.bytes();
     job.progress.started("digest", Some(content), Unit::Bytes);
     let rootfs = layers::digest(job.sandbox, job.root, |done| {
         job.progress
@@ -259,8 +290,14 @@ fn finish(
     );
     fs::write(&kernel_path, &kernel.bytes).map_err(Error::io(&kernel_path))?;
     fs::write(&initrd_path, &initrd).map_err(Error::io(&initrd_path))?;
-    let disk_size = disk::size(listing.files(), content);
+    let disk_size = disk::size(tree.listing.files(), content);
     disk::make(job.sandbox, job.root, &disk_path, disk_size, job.state)?;
+    let path = disk_path.clone();
+    syncing.push(std::thread::spawn(move || {
+        fs::File::open(&path)
+            .and_then(|f| f.sync_all())
+            .map_err(Error::io(path))
+    }));
     for path in [&kernel_path, &initrd_path, &disk_path] {
         open_up(path, 0o644)?;
     }
@@ -302,7 +339,7 @@ fn finish(
         packages: manifest::installed(job.root).map_err(Error::io(job.root))?,
         kernel_release: kernel.release,
         kernel_unpacked: kernel.unpacked,
-        layers: steps.iter().map(|(_, digest)| digest.clone()).collect(),
+        layers: tree.layers.clone(),
         modules,
         digests,
         sizes: BTreeMap::from([
@@ -312,7 +349,7 @@ fn finish(
             ("initrd".to_owned(), initrd.len() as u64),
             ("content".to_owned(), content),
         ]),
-        files: listing.files(),
+        files: tree.listing.files(),
         built: now(),
         built_by: format!("oscarv {}", env!("CARGO_PKG_VERSION")),
         epoch: job.epoch,
@@ -325,13 +362,20 @@ fn finish(
 /// What distinguishes the image at hand from the one that the same inputs gave before.
 fn difference(job: &Job<'_>, before: &Image, now: &Manifest) -> Result<Difference> {
     let packages = manifest::package_changes(&before.manifest.packages, &now.packages);
-    let files = if packages.is_empty() {
-        let arguments = ["-T", "-f"].map(std::ffi::OsString::from);
-        let _ = (job, arguments);
-        Vec::new()
-    } else {
-        Vec::new()
-    };
+    let mut files = Vec::new();
+    if packages.is_empty() && before.digest != now.digests["rootfs"] {
+        let arguments = [
+            job.root.as_os_str(),
+            before.disk.as_os_str(),
+            job.work.as_os_str(),
+        ];
+        let seen = |line: &str| files.push(line.to_owned());
+        // Whatever happens, the image is good; only its description would be shorter.
+        if let Err(failed) = job.sandbox.script("compare", &arguments, seen)? {
+            files = failed.lines;
+        }
+        files.truncate(20);
+    }
     Ok(Difference {
         from: before.id.clone(),
         packages,

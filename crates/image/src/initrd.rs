@@ -11,9 +11,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// By name as `modprobe` knows them; built-in ones need no file, and so do those that a kernel does not have.
-const MODULES: [&str; 12] = [
+/// Each costs time at every boot: no more than oscarv-init needs before the root disk is there.
+const MODULES: [&str; 9] = [
     "virtio_pci",
-    "virtio_mmio",
     "virtio_blk",
     "virtio_net",
     "virtio_console",
@@ -22,8 +22,6 @@ const MODULES: [&str; 12] = [
     "vfat",
     "nls_cp437",
     "nls_ascii",
-    "nls_utf8",
-    "isofs",
 ];
 
 /// The archive for the kernel `release` in the tree `root`, and the names of the modules in it.

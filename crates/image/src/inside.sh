@@ -95,6 +95,14 @@ delete) # the paths that a layer says are gone, before the rest of it is unpacke
     xargs --null --no-run-if-empty rm -rf -- <./.oscarv-deleted
     rm -f ./.oscarv-deleted
     ;;
+compare) # disk work: what the tree has otherwise than the disk of an earlier image
+    mkdir "$2/before"
+    cd "$2/before"
+    debugfs -R 'rdump / .' "$1" >/dev/null 2>&1
+    rm -rf ./lost+found
+    diff --brief --recursive --no-dereference . "$root" || true
+    tar --create --file=- . | tar --compare --file=- --directory="$root" || true
+    ;;
 *)
     echo "unknown step $step" >&2
     exit 2

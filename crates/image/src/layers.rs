@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 /// The list of paths that a layer takes away; the first member of its tar.
 const DELETED: &str = "./.oscarv-deleted";
@@ -102,7 +104,7 @@ pub(crate) fn save(
     (before, after): (&Listing, &Listing),
     work: &Path,
     layer: &Path,
-) -> Result<()> {
+) -> Result<(String, JoinHandle<Result<()>>)> {
     let (changed, gone) = after.changes_since(before);
     let joined = |paths: &[&[u8]]| {
         paths
@@ -116,7 +118,7 @@ pub(crate) fn save(
     fs::write(&deleted, joined(&gone)).map_err(Error::io(&deleted))?;
     let members = lists.join("members");
     fs::write(&members, joined(&changed)).map_err(Error::io(&members))?;
-    let half = work.join("layer.tar");
+    let half = work.join(layer.file_name().unwrap_or_default());
     let mut arguments: Vec<OsString> = ["--create", "--no-recursion"].map(OsString::from).to_vec();
     arguments.extend(FAITHFUL.map(OsString::from));
     arguments.extend([OsString::from("--file"), half.clone().into()]);
@@ -129,10 +131,16 @@ pub(crate) fn save(
     arguments.extend(["--null", "--verbatim-files-from", "--files-from"].map(OsString::from));
     arguments.push(members.into());
     tar(sandbox, &arguments, after.bytes())?;
-    File::open(&half)
-        .and_then(|f| f.sync_all())
-        .map_err(Error::io(&half))?;
-    fs::rename(&half, layer).map_err(Error::io(layer))
+    let stamp = stamp(&half)?;
+    // Under its name only when it is on the disk for good; the next step need not wait for that.
+    let layer = layer.to_owned();
+    let thread = std::thread::spawn(move || {
+        File::open(&half)
+            .and_then(|f| f.sync_all())
+            .map_err(Error::io(&half))?;
+        fs::rename(&half, &layer).map_err(Error::io(&layer))
+    });
+    Ok((stamp, thread))
 }
 
 /// Puts a kept layer over the tree.
@@ -181,6 +189,18 @@ fn tar(sandbox: &Sandbox, arguments: &[OsString], bytes: u64) -> Result<()> {
         crate::apt::disk_full(&failed.lines, state, bytes >> 20)
             .unwrap_or_else(|| sandbox.step("tar", &failed.status, failed.lines.join("\n")))
     })
+}
+
+/// Distinguishes a layer from the one that the same inputs gave another day (a mirror moves on): what was made on top of
+/// one is not put on top of the other.
+pub(crate) fn stamp(layer: &Path) -> Result<String> {
+    let meta = fs::metadata(layer).map_err(Error::io(layer))?;
+    Ok(format!(
+        "{} {}.{:09}",
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec()
+    ))
 }
 
 /// Where the layer with this digest lies.

@@ -28,8 +28,8 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// All steps of an image with the digests of their layers.
-    pub fn all(recipe: &Recipe, opkgs: &[Opkg]) -> Vec<(Self, String)> {
+    /// All steps of an image, from the bottom.
+    pub fn all(recipe: &Recipe, opkgs: &[Opkg]) -> Vec<Self> {
         let mut steps = vec![Self::Base];
         let mut packages = recipe.packages.clone();
         packages.sort();
@@ -42,15 +42,11 @@ impl Step {
             order.push(opkg.name.to_string());
             steps.push(Self::Opkg(Box::new(opkg.clone()), order.clone()));
         }
-        let mut below = String::new();
-        let with_digest = |step: Self| {
-            below = step.digest(recipe, &below);
-            (step, below.clone())
-        };
-        steps.into_iter().map(with_digest).collect()
+        steps
     }
 
-    fn digest(&self, recipe: &Recipe, below: &str) -> String {
+    /// The name of this step's layer on top of the layer `below`.
+    pub fn digest(&self, recipe: &Recipe, below: &str) -> String {
         let fields = Fields::new("oscarv layer")
             .add(FORMAT)
             .add(SCRIPT)
@@ -251,7 +247,10 @@ fn bootstrap(job: &Job<'_>) -> Result<()> {
         .script("bootstrap", &arguments, |line| watch.line(line))?;
     job.needs(watch.needed.max(600));
     match result {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            job.updated.set(true);
+            Ok(())
+        }
         Err(failed) => Err(apt::explain(
             &failed,
             job.sandbox.log(),
