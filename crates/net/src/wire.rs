@@ -40,7 +40,7 @@ pub(crate) enum Reply {
 impl Reply {
     pub fn failed(error: &io::Error) -> Self {
         Self::Failed {
-            errno: error.raw_os_error(),
+            errno: error.raw_os_error().or_else(|| errno_of(error.kind())),
             reason: error.to_string(),
         }
     }
@@ -55,6 +55,18 @@ impl Reply {
                 Err(io::Error::new(kind, reason))
             }
         }
+    }
+}
+
+/// So that a kind of error that we have given a better text survives the way.
+fn errno_of(kind: io::ErrorKind) -> Option<i32> {
+    match kind {
+        io::ErrorKind::ResourceBusy => Some(libc::EBUSY),
+        io::ErrorKind::InvalidInput => Some(libc::EINVAL),
+        io::ErrorKind::TimedOut => Some(libc::ETIMEDOUT),
+        io::ErrorKind::PermissionDenied => Some(libc::EACCES),
+        io::ErrorKind::NotFound => Some(libc::ENOENT),
+        _ => None,
     }
 }
 

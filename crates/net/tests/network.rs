@@ -5,6 +5,8 @@
 
 #[path = "network/cases.rs"]
 mod cases;
+#[path = "network/faults.rs"]
+mod faults;
 #[path = "network/guest.rs"]
 mod guest;
 #[path = "network/kit.rs"]

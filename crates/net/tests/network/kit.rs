@@ -207,20 +207,19 @@ impl Rest {
             links,
             tables,
             forwarding: std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(),
-            processes: processes(),
+            processes: marked().into_iter().map(|(_, line)| line).collect(),
         }
     }
 }
 
-/// Processes with our mark, but ourselves.
-fn processes() -> BTreeSet<String> {
+/// Processes with our mark, but ourselves: number and command line.
+fn marked() -> Vec<(i32, String)> {
     let mark = format!("{MARK}={}\0", std::process::id());
-    let own = std::process::id().to_string();
-    let entries = std::fs::read_dir("/proc")
+    let own = std::process::id() as i32;
+    std::fs::read_dir("/proc")
         .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap());
-    entries
-        .filter(|pid| *pid != own && pid.bytes().all(|b| b.is_ascii_digit()))
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .filter(|pid| *pid != own)
         .filter(|pid| {
             let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment
@@ -228,11 +227,23 @@ fn processes() -> BTreeSet<String> {
                 .any(|window| window == mark.as_bytes())
         })
         .map(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
-                .unwrap_or_default()
-                .replace('\0', " ")
+            (
+                pid,
+                std::fs::read_to_string(format!("/proc/{pid}/cmdline"))
+                    .unwrap_or_default()
+                    .replace('\0', " "),
+            )
         })
         .collect()
+}
+
+/// Kills those of our processes that run a program; how many.
+pub fn kill_marked(program: &str) -> usize {
+    let ours = marked()
+        .into_iter()
+        .filter(|(_, line)| line.split(' ').next().is_some_and(|p| p.ends_with(program)));
+    ours.inspect(|(pid, _)| assert_eq!(unsafe { libc::kill(*pid, libc::SIGKILL) }, 0))
+        .count()
 }
 
 /// A network of the tests; taken down at the end.
