@@ -35,8 +35,12 @@ pub struct ObservedNode {
     pub running: bool,
     pub paused: bool,
     pub defined: bool,
+    /// Its disk was made from the image and with the size that are wanted.
+    pub same_disk: bool,
     /// Its definition is the one that is wanted.
     pub same: bool,
+    /// What it was told about itself and the cluster is what is to be told.
+    pub told: bool,
     /// Its packages say that it is ready.
     pub ready: bool,
 }
@@ -56,6 +60,10 @@ pub enum Step {
         node: Name,
     },
     ResumeNode {
+        node: Name,
+    },
+    /// Tells a running node what has changed around it.
+    UpdateNode {
         node: Name,
     },
     /// Stops it and starts it again. Its disk stays.
@@ -79,9 +87,28 @@ pub enum Step {
 }
 
 impl Step {
-    /// Does it lose something that `up` cannot make again?
+    /// Does it lose something that `up` cannot make again: a disk, or what runs on a node?
     pub fn is_destructive(&self) -> bool {
-        matches!(self, Self::ReplaceNode { .. } | Self::RemoveNode { .. })
+        matches!(
+            self,
+            Self::ReplaceNode { .. } | Self::RemoveNode { .. } | Self::RestartNode { .. }
+        )
+    }
+
+    /// The node that it is done to.
+    pub fn node(&self) -> Option<&Name> {
+        match self {
+            Self::BuildImage | Self::MakeNetwork | Self::UpdateNetwork | Self::WaitReady { .. } => {
+                None
+            }
+            Self::CreateNode { node }
+            | Self::StartNode { node }
+            | Self::ResumeNode { node }
+            | Self::UpdateNode { node }
+            | Self::RestartNode { node, .. }
+            | Self::ReplaceNode { node, .. }
+            | Self::RemoveNode { node } => Some(node),
+        }
     }
 }
 
@@ -91,6 +118,7 @@ pub struct Summary {
     pub create: u32,
     pub start: u32,
     pub resume: u32,
+    pub update: u32,
     pub restart: u32,
     pub replace: u32,
     pub remove: u32,
@@ -130,7 +158,8 @@ pub fn up(cluster: &Cluster, observed: &Observed) -> Plan {
     }
 
     let (mut replace, mut create, mut restart) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut start, mut resume, mut waiting) = (Vec::new(), Vec::new(), 0);
+    let (mut start, mut resume, mut update) = (Vec::new(), Vec::new(), Vec::new());
+    let mut waiting = 0;
     for (_, node) in cluster.nodes() {
         let node = node.name.clone();
         let is = observed.nodes.get(&node).copied().unwrap_or_default();
@@ -139,9 +168,9 @@ pub fn up(cluster: &Cluster, observed: &Observed) -> Plan {
         if !is.defined && !alive {
             create.push(Step::CreateNode { node: node.clone() });
             start.push(Step::StartNode { node });
-        } else if !is.defined || !is.same {
+        } else if !is.defined || !is.same_disk {
             let why = if is.defined {
-                "its definition has changed"
+                "its image or the size of its disk has changed"
             } else {
                 "it runs, but its definition is lost"
             };
@@ -156,21 +185,34 @@ pub fn up(cluster: &Cluster, observed: &Observed) -> Plan {
                 node,
                 why: "its network was gone".to_owned(),
             });
+        } else if alive && !is.same {
+            restart.push(Step::RestartNode {
+                node,
+                why: "its definition has changed".to_owned(),
+            });
         } else if is.paused {
+            if !is.told {
+                update.push(Step::UpdateNode { node: node.clone() });
+            }
             resume.push(Step::ResumeNode { node });
         } else if !is.running {
             summary.start += 1;
             start.push(Step::StartNode { node });
         } else {
-            summary.unchanged += 1;
+            if is.told {
+                summary.unchanged += 1;
+            } else {
+                update.push(Step::UpdateNode { node });
+            }
             waiting -= u32::from(is.ready);
         }
     }
     summary.replace = replace.len() as u32;
     summary.create = create.len() as u32;
+    summary.update = update.len() as u32;
     summary.restart = restart.len() as u32;
     summary.resume = resume.len() as u32;
-    for more in [replace, create, restart, start, resume] {
+    for more in [replace, create, restart, start, resume, update] {
         steps.extend(more);
     }
     if waiting > 0 {
@@ -218,6 +260,7 @@ impl Plan {
             }
             Step::StartNode { node } => ('>', "start", Some(node), ""),
             Step::ResumeNode { node } => ('>', "resume", Some(node), ""),
+            Step::UpdateNode { node } => ('~', "tell", Some(node), "the cluster has changed"),
             Step::RestartNode { node, why } => ('~', "restart", Some(node), why),
             Step::ReplaceNode { node, why } => ('~', "replace", Some(node), why),
             Step::RemoveNode { node } => ('-', "remove", Some(node), ""),

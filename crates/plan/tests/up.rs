@@ -15,7 +15,9 @@ const GOOD: ObservedNode = ObservedNode {
     running: true,
     paused: false,
     defined: true,
+    same_disk: true,
     same: true,
+    told: true,
     ready: true,
 };
 
@@ -58,7 +60,9 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             Step::CreateNode { node } => {
                 let made = ObservedNode {
                     defined: true,
+                    same_disk: true,
                     same: true,
+                    told: true,
                     ..ObservedNode::default()
                 };
                 let had = observed
@@ -73,7 +77,9 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             Step::ReplaceNode { node, .. } => {
                 let made = ObservedNode {
                     defined: true,
+                    same_disk: true,
                     same: true,
+                    told: true,
                     ..ObservedNode::default()
                 };
                 observed
@@ -83,10 +89,12 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             }
             Step::RestartNode { node, .. } => {
                 let is = observed.nodes.get_mut(node).unwrap();
-                assert!(is.defined && is.same && (is.running || is.paused));
+                assert!(is.defined && is.same_disk && (is.running || is.paused));
                 *is = ObservedNode {
                     running: true,
                     paused: false,
+                    same: true,
+                    told: true,
                     ready: false,
                     ..*is
                 };
@@ -94,12 +102,19 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             Step::StartNode { node } => {
                 let is = observed.nodes.get_mut(node).unwrap();
                 assert!(
-                    is.defined && is.same && !is.running && !is.paused,
+                    is.defined && is.same_disk && !is.running && !is.paused,
                     "{node}: {is:?}"
                 );
                 assert!(observed.image.is_some() && observed.network == NetworkState::Up);
                 is.running = true;
+                is.same = true;
+                is.told = true;
                 is.ready = false;
+            }
+            Step::UpdateNode { node } => {
+                let is = observed.nodes.get_mut(node).unwrap();
+                assert!(is.running && is.same && !is.told);
+                is.told = true;
             }
             Step::ResumeNode { node } => {
                 let is = observed.nodes.get_mut(node).unwrap();
@@ -158,7 +173,9 @@ fn one_of_each() {
     let cluster = cluster(text);
     let mut is = all_good(&cluster);
     is.network = NetworkState::Changed;
-    is.nodes.get_mut(&name("compute1")).unwrap().same = false;
+    is.nodes.get_mut(&name("head")).unwrap().told = false;
+    is.nodes.get_mut(&name("compute1")).unwrap().same_disk = false;
+    is.nodes.get_mut(&name("compute6")).unwrap().same = false;
     is.nodes.get_mut(&name("compute2")).unwrap().running = false;
     is.nodes.insert(
         name("compute3"),
@@ -186,22 +203,24 @@ fn one_of_each() {
         plan.to_string(),
         "~ network: to be changed\n\
          - remove compute[7-8]\n\
-         ~ replace compute1: its definition has changed\n\
+         ~ replace compute1: its image or the size of its disk has changed\n\
          ~ replace compute4: it runs, but its definition is lost\n\
          + node big[1-2]: 1 CPU, 2G memory, 4G disk each\n\
+         ~ restart compute6: its definition has changed\n\
          > start compute2\n\
          > resume compute3\n\
-         ? wait until 7 nodes are ready"
+         ~ tell head: the cluster has changed\n\
+         ? wait until 8 nodes are ready"
     );
-    assert_eq!(plan.destructive().len(), 4);
+    assert_eq!(plan.destructive().len(), 5);
     let json = serde_json::to_value(&plan).unwrap();
     assert_eq!(
         json["steps"][3],
-        serde_json::json!({"step": "replace-node", "node": "compute1", "why": "its definition has changed"})
+        serde_json::json!({"step": "replace-node", "node": "compute1", "why": "its image or the size of its disk has changed"})
     );
     assert_eq!(
         json["summary"],
-        serde_json::json!({"create": 2, "start": 1, "resume": 1, "restart": 0, "replace": 2, "remove": 2, "unchanged": 3})
+        serde_json::json!({"create": 2, "start": 1, "resume": 1, "update": 1, "restart": 1, "replace": 2, "remove": 2, "unchanged": 1})
     );
     apply(&plan, &mut is);
     assert!(up(&cluster, &is).is_empty());
@@ -217,7 +236,7 @@ fn a_lost_network_costs_no_disk() {
         plan.to_string(),
         "+ network\n~ restart head,compute1: its network was gone\n? wait until 2 nodes are ready"
     );
-    assert!(plan.destructive().is_empty());
+    assert_eq!(plan.destructive().len(), 2, "what runs on them ends");
 }
 
 #[test]
@@ -229,12 +248,16 @@ fn only_waiting() {
 }
 
 fn node() -> impl Strategy<Value = ObservedNode> {
-    any::<[bool; 5]>().prop_map(|[running, paused, defined, same, ready]| ObservedNode {
-        running,
-        paused,
-        defined,
-        same,
-        ready,
+    any::<[bool; 7]>().prop_map(|[running, paused, defined, same_disk, same, told, ready]| {
+        ObservedNode {
+            running,
+            paused,
+            defined,
+            same_disk,
+            same,
+            told,
+            ready,
+        }
     })
 }
 

@@ -1,0 +1,127 @@
+//! What can go wrong with a cluster, in words that say what to do next.
+
+use api::Name;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no cluster {name}")]
+    NoSuchCluster { name: Name, known: Vec<Name> },
+    #[error("cluster {name} has no node {node}")]
+    NoSuchNode { name: Name, node: Name },
+    #[error("another oscarv (pid {pid}) is at work on cluster {name}")]
+    Busy { name: Name, pid: u32 },
+    #[error("cluster {name} does not fit on this host: {}", reasons.join("; "))]
+    TooLarge { name: Name, reasons: Vec<String> },
+    #[error("no hypervisor on this host can run it: {reason}")]
+    NoBackend { reason: String },
+    #[error("all {0} networks of this host are in use; take a cluster down first")]
+    NoSlot(u16),
+    #[error("{}", in_words(.nodes))]
+    NotReady {
+        cluster: Name,
+        limit: Duration,
+        nodes: Vec<Unready>,
+    },
+    #[error("{program} failed: {said}")]
+    Program { program: String, said: String },
+    #[error("the disk of {} is full", path.display())]
+    DiskFull { path: PathBuf },
+    #[error("{}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error(transparent)]
+    Assign(#[from] plan::AssignError),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Net(#[from] net::Error),
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(transparent)]
+    Opkg(#[from] opkg::Error),
+    #[error(transparent)]
+    Vm(#[from] v3m::Error),
+}
+
+/// A node that did not come up, and what is known about it.
+#[derive(Clone, Debug)]
+pub struct Unready {
+    pub node: Name,
+    pub reason: String,
+    /// The last lines of its console.
+    pub console: Vec<String>,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoSuchCluster { known, .. } if known.is_empty() => {
+                "there are no clusters; make one with `oscarv up FILE`".to_owned()
+            }
+            Self::NoSuchCluster { known, .. } => {
+                let known: Vec<_> = known.iter().map(Name::as_str).collect();
+                format!("there are: {}", known.join(", "))
+            }
+            Self::NoSuchNode { name, .. } => format!("`oscarv status {name}` lists its nodes"),
+            Self::Busy { .. } => "wait until it has ended, then try again".to_owned(),
+            Self::TooLarge { .. } => {
+                "make the nodes smaller or fewer in the file, or end other programs".to_owned()
+            }
+            Self::NoBackend { .. } => "`oscarv check` says what is missing".to_owned(),
+            Self::NotReady { cluster, nodes, .. } => match nodes.first() {
+                Some(first) => format!(
+                    "look with `oscarv console {cluster}:{0}` or `oscarv logs {cluster}:{0}`; \
+                     `oscarv up` again goes on waiting, `oscarv down {cluster}` removes it",
+                    first.node
+                ),
+                None => return None,
+            },
+            Self::DiskFull { .. } => {
+                "free space there (`oscarv image prune`, `oscarv down`), or choose another place with --state".to_owned()
+            }
+            Self::Damaged { path, .. } => format!("remove {} and run `oscarv up` again", path.display()),
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
+        move |source| {
+            if source.kind() == std::io::ErrorKind::StorageFull {
+                return Self::DiskFull {
+                    path: path.to_owned(),
+                };
+            }
+            Self::Io {
+                path: path.to_owned(),
+                source,
+            }
+        }
+    }
+}
+
+fn in_words(nodes: &[Unready]) -> String {
+    let one = |node: &Unready| {
+        let mut text = format!("node {} is not ready: {}", node.node, node.reason);
+        if !node.console.is_empty() {
+            text.push_str("\n  the last lines of its console:");
+            for line in &node.console {
+                text.push_str("\n  | ");
+                text.push_str(line);
+            }
+        }
+        text
+    };
+    nodes.iter().map(one).collect::<Vec<_>>().join("\n")
+}
