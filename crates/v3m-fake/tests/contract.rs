@@ -1,4 +1,5 @@
 //! The fake driver keeps the contract, and fails as it is told to.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use api::{MiB, Name};
 use async_trait::async_trait;

@@ -10,11 +10,10 @@ use async_trait::async_trait;
 use profile::{Backend, Vm};
 use rustix::process::Signal;
 use serde_json::json;
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use v3m::{Action, Capabilities, Console, Driver, Error, Probe, Result, State, Status};
@@ -44,8 +43,6 @@ struct Inner {
     dir: PathBuf,
     owner: Option<Owner>,
     programs: Programs,
-    /// What this process started and has not yet buried.
-    children: Mutex<Vec<Child>>,
 }
 
 impl QemuDriver {
@@ -63,7 +60,6 @@ impl QemuDriver {
                 programs: Programs::new(&dir),
                 dir,
                 owner: options.owner,
-                children: Mutex::default(),
             }),
         })
     }
@@ -105,7 +101,7 @@ impl QemuDriver {
             reason: format!("the operation was cut off: {e}"),
         };
         tokio::task::spawn_blocking(move || {
-            inner.bury();
+            launch::bury();
             work(&inner, &home)
         })
         .await
@@ -132,6 +128,10 @@ impl QemuDriver {
     async fn switch(&self, name: &Name, action: Action, command: &str) -> Result<()> {
         let home = Home::new(&self.inner.dir, name);
         if self.status(name).await?.state.check(action, name)? {
+            if action == Action::Pause {
+                let marker = home.file("paused");
+                mark(&marker)?;
+            }
             self.command(&home, command, COMMAND).await?;
         }
         Ok(())
@@ -139,12 +139,6 @@ impl QemuDriver {
 }
 
 impl Inner {
-    /// Takes the exit statuses of children that have ended, so that a long-lived caller has no zombies.
-    fn bury(&self) {
-        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
-    }
-
     fn start(&self, home: &Home) -> Result<()> {
         // A start that another process began is waited for; if it comes to nothing, because that process was killed
         // before QEMU was on its own feet, ours is the next try.
@@ -162,7 +156,7 @@ impl Inner {
                 state == State::Starting
             };
             let result = launch::wait_running(home, START);
-            self.bury();
+            launch::bury();
             if !begun_before || result.is_ok() || home.process()?.is_some() {
                 return result;
             }
@@ -175,27 +169,24 @@ impl Inner {
             return Err(Error::NoSuchVm(home.name.clone()));
         };
         let accelerator = self.accelerator(vm.backend)?;
-        let child = launch::spawn(home, &vm, accelerator, &self.programs.qemu, self.owner)?;
-        let mut children = self.children.lock().unwrap_or_else(PoisonError::into_inner);
-        children.extend(child);
-        Ok(())
+        // A crashed VM may have a process yet, whose guest cannot go on.
+        let lock = home.lock_file();
+        daemon::kill(&lock, KILLED).map_err(at(&lock))?;
+        launch::spawn(home, &vm, accelerator, &self.programs.qemu, self.owner)
     }
 
     /// What a definition's back-end is on this host.
     fn accelerator(&self, backend: Backend) -> Result<Accelerator> {
         match backend {
             Backend::Qemu => Ok(Accelerator::Tcg),
-            Backend::Kvm | Backend::Auto => {
-                let probe = probe::kvm(&self.programs);
-                match (probe.usable, backend) {
-                    (true, _) => Ok(Accelerator::Kvm),
-                    (false, Backend::Auto) => Ok(Accelerator::Tcg),
-                    (false, _) => Err(Error::Unusable {
-                        backend,
-                        reason: probe::in_words(&probe),
-                    }),
-                }
-            }
+            Backend::Kvm | Backend::Auto => match (probe::kvm_fault(&self.programs), backend) {
+                (None, _) => Ok(Accelerator::Kvm),
+                (Some(_), Backend::Auto) => Ok(Accelerator::Tcg),
+                (Some(fault), _) => Err(Error::Unusable {
+                    backend,
+                    reason: probe::in_words(&fault),
+                }),
+            },
             Backend::Fake => Err(Error::Unusable {
                 backend,
                 reason: "the driver for QEMU runs real VMs only".to_owned(),
@@ -207,13 +198,13 @@ impl Inner {
     fn end(&self, home: &Home) -> Result<()> {
         let marker = home.file("stopping");
         // A VM without a directory has been refused before.
-        File::create(&marker).map_err(at(&marker))?;
+        mark(&marker)?;
         let lock = home.lock_file();
         daemon::signal(&lock, Signal::TERM).map_err(at(&lock))?;
         if !launch::wait_gone(home, CLOSE)? {
             daemon::kill(&lock, KILLED).map_err(at(&lock))?;
         }
-        self.bury();
+        launch::bury();
         Ok(())
     }
 
@@ -232,6 +223,12 @@ impl Inner {
         list.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(list)
     }
+}
+
+fn mark(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop).map_err(at(path))
 }
 
 #[async_trait]
@@ -321,7 +318,7 @@ impl Driver for QemuDriver {
     async fn list(&self) -> Result<Vec<Status>> {
         let inner = self.inner.clone();
         let list = move || {
-            inner.bury();
+            launch::bury();
             inner.list()
         };
         match tokio::task::spawn_blocking(list).await {

@@ -4,6 +4,7 @@
 //! vm.json        the definition; it is what makes the VM be
 //! run.json       the accelerator of the last start; missing: never started
 //! stopping       we are about to end QEMU, or have: whatever follows was meant
+//! paused         a pause is ours: QEMU also stops a guest by itself, when it cannot go on
 //! qemu.lock      held by QEMU for its whole life (crate daemon)
 //! journal.in     FIFO, journal.out: see module journal
 //! qmp.sock       console.sock
@@ -26,10 +27,11 @@ use std::path::{Path, PathBuf};
 use v3m::{Error, Result, State, Status};
 
 /// All that a driver makes in a VM's directory, but for the definition, which is last to go.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "run.json",
     "run.half",
     "stopping",
+    "paused",
     "qmp.sock",
     "console.sock",
     "console.log",
@@ -177,7 +179,7 @@ impl Home {
                     None,
                 ));
             }
-            Some(_) => live(&self.journal()?, stopping),
+            Some(_) => live(&self.journal()?, stopping, self.file("paused").exists()),
             None if stopping => (State::Stopped, None),
             None => {
                 let journal = self.journal()?;
@@ -231,7 +233,7 @@ impl Home {
 }
 
 /// The state of a VM that has a process.
-fn live(journal: &Journal, stopping: bool) -> (State, Option<String>) {
+fn live(journal: &Journal, stopping: bool, pause_is_ours: bool) -> (State, Option<String>) {
     if stopping || journal.ended.is_some() {
         (State::Stopping, None)
     } else if !journal.started {
@@ -242,6 +244,9 @@ fn live(journal: &Journal, stopping: bool) -> (State, Option<String>) {
     } else if journal.disk_full && journal.paused {
         let reason = "the host's disk is full; make room, then resume";
         (State::Paused, Some(reason.to_owned()))
+    } else if journal.paused && !pause_is_ours {
+        let reason = "QEMU stopped the guest because it could not go on; qemu.log may say why";
+        (State::Crashed, Some(reason.to_owned()))
     } else if journal.paused {
         (State::Paused, None)
     } else {

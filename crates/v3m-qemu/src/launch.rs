@@ -23,6 +23,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use v3m::{Error, Result};
 
@@ -36,10 +37,10 @@ pub fn spawn(
     accelerator: Accelerator,
     program: &Path,
     owner: Option<Owner>,
-) -> Result<Option<Child>> {
+) -> Result<()> {
     let owner = owner.filter(|_| rustix::process::geteuid().is_root());
     // From here to the next `run.json` the VM counts as never started: a start cut off leaves no crash behind.
-    for file in ["run.json", "stopping", "qmp.sock", "console.sock"] {
+    for file in ["run.json", "stopping", "paused", "qmp.sock", "console.sock"] {
         remove(&home.file(file))?;
     }
     let directory = File::open(&home.path).map_err(at(&home.path))?;
@@ -94,16 +95,34 @@ pub fn spawn(
         },
     )?;
     match daemon::spawn(&home.lock_file(), command) {
-        Ok(Spawned::Started(child)) => Ok(Some(child)),
-        Ok(Spawned::AlreadyRunning(_)) => Ok(None),
+        Ok(Spawned::Started(child)) => {
+            children().push(child);
+            Ok(())
+        }
+        Ok(Spawned::AlreadyRunning(_)) => Ok(()),
         Err(e) => {
             remove(&home.file("run.json"))?;
+            let remedy = match e.kind() {
+                ErrorKind::NotFound => format!("; try: {}", crate::probe::INSTALL),
+                _ => String::new(),
+            };
             Err(Error::StartFailed {
                 name: home.name.clone(),
-                reason: format!("cannot run {}: {e}", program.display()),
+                reason: format!("cannot run {}: {e}{remedy}", program.display()),
             })
         }
     }
+}
+
+/// What this process started, whichever driver it was, and has not yet buried.
+fn children() -> MutexGuard<'static, Vec<Child>> {
+    static CHILDREN: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes the exit statuses of children that have ended, so that a long-lived caller has no zombies.
+pub fn bury() {
+    children().retain_mut(|child| matches!(child.try_wait(), Ok(None)));
 }
 
 /// In the child, before it is QEMU: pass the descriptors on, and let go of every right.

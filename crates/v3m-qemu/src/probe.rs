@@ -18,6 +18,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use v3m::{Missing, Probe};
 
+const KVM: &str = "/dev/kvm";
+/// The command that brings QEMU.
+pub const INSTALL: &str = "sudo apt-get install qemu-system-x86";
 /// A healthy host takes 0.2 s for the probe's guest.
 const GUEST: Duration = Duration::from_secs(3);
 /// And 1 s to Linux's first lines.
@@ -95,12 +98,11 @@ pub fn unusable(backend: Backend, what: String, remedy: Option<String>) -> Probe
 }
 
 /// What is missing, as one sentence.
-pub fn in_words(probe: &Probe) -> String {
-    let words = probe.missing.iter().map(|missing| match &missing.remedy {
+pub fn in_words(missing: &Missing) -> String {
+    match &missing.remedy {
         Some(remedy) => format!("{}; try: {remedy}", missing.what),
         None => missing.what.clone(),
-    });
-    words.collect::<Vec<_>>().join("; ")
+    }
 }
 
 fn tcg(programs: &Programs) -> Probe {
@@ -143,11 +145,16 @@ pub fn kvm(programs: &Programs) -> Probe {
     probe
 }
 
+/// Why KVM cannot be used, without asking QEMU for its version: fit for every start, once a verdict is kept.
+pub fn kvm_fault(programs: &Programs) -> Option<Missing> {
+    device(Path::new(KVM)).or_else(|| verdict(programs).map(|what| Missing { what, remedy: None }))
+}
+
 /// The first line of `--version`.
 fn version(programs: &Programs) -> Result<String, Missing> {
     let missing = |what| Missing {
         what,
-        remedy: Some("sudo apt-get install qemu-system-x86".to_owned()),
+        remedy: Some(INSTALL.to_owned()),
     };
     let name = programs.qemu.display();
     let Some(file) = programs.qemu_file() else {

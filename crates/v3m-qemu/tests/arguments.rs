@@ -1,4 +1,5 @@
 //! The command lines, as they are.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use api::{MiB, Name};
 use profile::{Backend, Boot, Channel, Disk, DiskFormat, Link, Nic, Vm};

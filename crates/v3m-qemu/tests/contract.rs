@@ -1,4 +1,5 @@
 //! The driver for QEMU keeps the contract, with real VMs under TCG.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod guests;
 
