@@ -5,6 +5,8 @@
 //! their configuration (`/usr/lib/oscarv/configure`, once per identity) and hands over to `/sbin/init`.
 //! Nothing in the guest waits for udev, DHCP or cloud-init.
 //!
+//! In a running node, `oscarv-init apply DISK` takes on a changed identity in the same way.
+//!
 //! Each step is reported on the port `org.oscarv.events`, one line a message: `SECONDS KIND DETAIL…`.
 //! No dependencies but std: the crate `image` compiles it, static, into every initrd.
 
@@ -36,6 +38,52 @@ fn main() {
         sys::sync();
         sys::power_off();
     }
+}
+
+/// Not the first program: the node runs, and its identity may have changed.
+fn run_in_node(arguments: &[String]) -> i32 {
+    let [_, verb, disk] = arguments else {
+        eprintln!(
+            "usage: oscarv-init apply DISK\nWithout arguments it is the first program of a virtual node."
+        );
+        return 2;
+    };
+    match verb.as_str() {
+        "apply" => match apply(disk) {
+            Ok(()) => 0,
+            Err(problem) => {
+                eprintln!("oscarv-init: {problem}");
+                1
+            }
+        },
+        _ => {
+            eprintln!("oscarv-init: {verb:?} is not something it does; `apply DISK` is");
+            2
+        }
+    }
+}
+
+/// Installs what the identity disk holds now and lets the packages write their configuration again. The NIC keeps its
+/// address: a node whose address changes is started anew.
+fn apply(disk: &str) -> Result<(), String> {
+    let at = format!("/run/oscarv-identity.{}", std::process::id());
+    fs::create_dir_all(&at).map_err(|e| format!("cannot make {at}: {e}"))?;
+    sys::mount(disk, &at, "vfat", sys::MS_RDONLY, "")?;
+    let new = identity::install(Path::new(&at), Path::new("/"));
+    sys::unmount(&at)?;
+    let _ = fs::remove_dir(&at);
+    if new? {
+        let status = Command::new(CONFIGURE)
+            .status()
+            .map_err(|e| format!("configure did not start: {e}"))?;
+        if !status.success() {
+            return Err(format!(
+                "configure ended with {status}; see /var/log/oscarv"
+            ));
+        }
+        identity::remember(Path::new("/"))?;
+    }
+    Ok(())
 }
 
 fn boot(events: &mut Events) -> Result<(), String> {

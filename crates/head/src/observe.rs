@@ -11,7 +11,7 @@ use api::Name;
 use image::Image;
 use opkg::Opkg;
 use plan::{NetworkState, Observed, ObservedNode};
-use profile::{Group, Node, Vm};
+use profile::{Group, Vm};
 use std::collections::BTreeMap;
 use std::fs;
 use v3m::{Driver, State, Status};
@@ -19,7 +19,6 @@ use v3m::{Driver, State, Status};
 /// A node as it should be.
 pub struct Wanted {
     pub group: Group,
-    pub node: Node,
     pub definition: Vm,
     pub identity: Identity,
 }
@@ -36,7 +35,6 @@ pub fn wanted(
             definition: node::definition(layout, record, image, group, node)?,
             identity: Identity::new(layout, record, shared, group, node)?,
             group: group.clone(),
-            node: node.clone(),
         };
         Ok((node.name.clone(), wanted))
     });
