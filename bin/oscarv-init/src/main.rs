@@ -26,10 +26,7 @@ const CONFIGURE: &str = "/usr/lib/oscarv/configure";
 
 fn main() {
     if std::process::id() != 1 {
-        eprintln!(
-            "oscarv-init is the first program of a virtual node; there is nothing for it to do here"
-        );
-        std::process::exit(2);
+        std::process::exit(run_in_node(&std::env::args().collect::<Vec<_>>()));
     }
     let mut events = Events::none();
     if let Err(problem) = boot(&mut events) {

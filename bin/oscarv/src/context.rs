@@ -17,6 +17,8 @@ pub struct Context {
     pub state: PathBuf,
     /// Colours on standard output.
     pub colored: bool,
+    /// Colours on standard error.
+    pub colored_messages: bool,
 }
 
 impl Context {
@@ -43,10 +45,12 @@ impl Context {
         let state = std::path::absolute(&state)
             .with_context(|| format!("{} is not a directory's path", state.display()))?;
         let colored = colors(global.color, std::io::stdout().is_terminal());
+        let colored_messages = colors(global.color, std::io::stderr().is_terminal());
         Ok(Self {
             global,
             state,
             colored,
+            colored_messages,
         })
     }
 
@@ -63,8 +67,8 @@ impl Context {
     }
 
     pub fn progress(&self) -> Shown {
-        let colored = colors(self.global.color, std::io::stderr().is_terminal());
-        Shown::new(self.global.progress, self.global.quiet, colored)
+        let Global { progress, quiet, .. } = self.global;
+        Shown::new(progress, quiet, self.colored_messages)
     }
 
     /// A message to the person: not a result.

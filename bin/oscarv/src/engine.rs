@@ -63,10 +63,11 @@ pub fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
 
 /// Images that clusters run, however the head names them.
 pub fn used_images(head: &Head) -> Result<Vec<(api::Name, String)>> {
+    let runtime = crate::context::small_runtime()?;
     let mut used = Vec::new();
-    for cluster in head.list()? {
-        let status = head.status(&cluster.name)?;
-        used.extend(status.image.map(|image| (cluster.name, image)));
+    for name in head.names()? {
+        let status = runtime.block_on(head.status(&name))?;
+        used.extend(status.image.map(|image| (name, image)));
     }
     Ok(used)
 }

@@ -5,7 +5,7 @@ use crate::build::Job;
 use crate::digest::Fields;
 use crate::key::{FORMAT, architecture};
 use crate::sandbox::SCRIPT;
-use crate::{Error, Result};
+use crate::{Error, INIT, Result};
 use opkg::{EntryKind, Opkg, Phase};
 use profile::Recipe;
 use std::ffi::OsString;
@@ -61,6 +61,7 @@ impl Step {
             Self::Packages(packages) => fields.list(packages),
             Self::Opkg(opkg, _) => fields
                 .add(opkg.digest())
+                .add(if brings_init(opkg) { INIT } else { &[] })
                 .list(&distribution_packages(opkg, recipe)),
         }
         .hex()
@@ -139,16 +140,14 @@ impl Step {
                 .script("chroot", &arguments, |_| {})?
                 .map_err(|failed| said(failed, format!("{script} of OPKG {}", opkg.name)))?;
         }
-        // Role-bound services wait for the role; Debian's packages enable everything they bring.
+        // Debian's packages enable everything they bring; a node starts what its role's target wants, no more.
         let services = &opkg.services;
-        let bound = services
-            .head
-            .iter()
-            .chain(&services.compute)
-            .filter(|u| !services.common.contains(u));
-        for (verb, units) in [
-            ("disable", bound.collect::<Vec<_>>()),
-            ("enable", services.common.iter().collect()),
+        let with_common = |units: &[String]| [&services.common, units].concat();
+        let (head, compute) = (with_common(&services.head), with_common(&services.compute));
+        for (verb, target, units) in [
+            ("disable", None, [&head[..], &compute[..]].concat()),
+            ("add-wants", Some("oscarv-head.target"), head),
+            ("add-wants", Some("oscarv-compute.target"), compute),
         ] {
             if units.is_empty() {
                 continue;
@@ -159,6 +158,7 @@ impl Step {
                 verb.into(),
                 "--".into(),
             ];
+            arguments.extend(target.map(OsString::from));
             arguments.extend(units.into_iter().map(OsString::from));
             job.sandbox
                 .script("chroot", &arguments, |_| {})?
@@ -300,6 +300,11 @@ fn install(job: &Job<'_>, stage: &str, place: &str, packages: &[String]) -> Resu
     Ok(())
 }
 
+/// The package that every image has also has `oscarv-init` inside the root: a running node applies a new identity with it.
+fn brings_init(opkg: &Opkg) -> bool {
+    opkg.name.as_str() == "base"
+}
+
 /// A tar of what an OPKG brings into the image: its `files/`, itself, the lists of its services, the order of all.
 fn stage_files(job: &Job<'_>, opkg: &Opkg, order: &[String]) -> Result<std::path::PathBuf> {
     let again = Opkg::load(&opkg.directory).map_err(|e| bad(opkg, e.to_string()))?;
@@ -322,6 +327,12 @@ fn stage_files(job: &Job<'_>, opkg: &Opkg, order: &[String]) -> Result<std::path
             Err(_) => own.join(&entry.path),
         };
         copy(&from, &to, &entry.kind).map_err(Error::io(&from))?;
+    }
+    if brings_init(opkg) {
+        let path = stage.join("usr/lib/oscarv/oscarv-init");
+        fs::write(&path, INIT)
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+            .map_err(Error::io(&path))?;
     }
     let lists = [
         ("common", &opkg.services.common),

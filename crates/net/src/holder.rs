@@ -6,13 +6,12 @@
 //! its children it cannot have a second one.
 
 use crate::files::{APPLIED, Dir, STATUS, is_root, program};
-use crate::keeper::{self, Order};
-use crate::links::{BRIDGE, Links, UPLINK};
+use crate::keeper;
+use crate::links::{BRIDGE, Links};
 use crate::services::{Hand, Service, State};
 use crate::space::{self, Found};
 use crate::wire::{self, LIMIT, Reply, Request};
-use crate::{Error, Spec, dnsmasq, host, rules, tap};
-use rtnetlink::MulticastGroup;
+use crate::{Error, Spec, dnsmasq, host, tap};
 use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::fs;
@@ -112,18 +111,18 @@ fn hold(path: &Path, listener: StdListener) -> Result<(), Error> {
     })
 }
 
-struct Holder {
-    dir: Rc<Dir>,
-    spec: RefCell<Spec>,
-    links: Links,
+pub(crate) struct Holder {
+    pub(crate) dir: Rc<Dir>,
+    pub(crate) spec: RefCell<Spec>,
+    pub(crate) links: Links,
     /// As root: links of the host, and the MTU of its way out.
-    outside: Option<(Links, u32)>,
-    space: OwnedFd,
-    hand: Rc<Hand>,
-    dns: Rc<Service>,
-    way: Rc<Service>,
+    pub(crate) outside: Option<(Links, u32)>,
+    pub(crate) space: OwnedFd,
+    pub(crate) hand: Rc<Hand>,
+    pub(crate) dns: Rc<Service>,
+    pub(crate) way: Rc<Service>,
     /// Works on the way out.
-    way_task: RefCell<Option<JoinHandle<()>>>,
+    pub(crate) way_task: RefCell<Option<JoinHandle<()>>>,
 }
 
 impl Holder {
@@ -149,7 +148,7 @@ impl Holder {
         })
     }
 
-    fn spec(&self) -> Spec {
+    pub(crate) fn spec(&self) -> Spec {
         self.spec.borrow().clone()
     }
 
@@ -164,19 +163,20 @@ impl Holder {
             self.link_out(&spec, found.is_some()).await?;
         }
         let bridge = self.links.index(BRIDGE).await?;
+        self.dns.set(State::Starting);
+        self.way.set(State::Starting);
         self.report()?;
         self.dir.write(APPLIED, &spec)?;
         let cannot = || Error::io("the holder's socket does not work");
         let listener = UnixListener::from_std(listener).map_err(cannot())?;
         let hand = self.hand.clone();
         let mut keeper = spawn_local(async move { hand.listen().await });
-        self.hand
-            .space(self.space.as_fd())
-            .await
-            .map_err(Error::io("cannot reach the keeper"))?;
-        spawn_local(self.clone().watch());
-        spawn_local(self.clone().run_dns());
-        self.start_way();
+        // Who waits for the first tap is served before all that.
+        let holder = self.clone();
+        spawn_local(async move {
+            tokio::task::yield_now().await;
+            holder.start().await;
+        });
         loop {
             tokio::select! {
                 end = &mut keeper => {
@@ -194,6 +194,17 @@ impl Holder {
         }
     }
 
+    async fn start(self: Rc<Self>) {
+        if let Err(e) = self.hand.space(self.space.as_fd()).await {
+            // Then the keeper has ended, and so shall we.
+            eprintln!("cannot reach the keeper: {e}");
+            return;
+        }
+        spawn_local(self.clone().run_dns());
+        self.start_way();
+        self.watch().await;
+    }
+
     /// What needs nothing but our namespace. All of it may be there already.
     async fn inside(&self, spec: &Spec) -> Result<(), Error> {
         // Neither bridge nor taps shall speak IPv6 of their own. There may be none at all.
@@ -202,19 +213,6 @@ impl Holder {
         let [high, low] = spec.slot.to_be_bytes();
         self.links.bridge([0x02, 0x6f, 0x76, 0, high, low]).await?;
         self.links.address(BRIDGE, spec.gateway, spec.prefix).await
-    }
-
-    /// As root: the pair of links. Its host's end stays down until its rules are there.
-    async fn link_out(&self, spec: &Spec, found: bool) -> Result<(), Error> {
-        let Some((host, mtu)) = &self.outside else {
-            return Ok(());
-        };
-        let keep = found && self.links.find(UPLINK).await?.is_some();
-        host::make_link(host, &self.dir, spec, self.space.as_fd(), keep, *mtu).await?;
-        let (inner, outer) = spec.link();
-        self.links.set_up(UPLINK).await?;
-        self.links.address(UPLINK, inner, 30).await?;
-        self.links.default_route(outer).await
     }
 
     async fn run_dns(self: Rc<Self>) {
@@ -231,125 +229,19 @@ impl Holder {
             .await;
     }
 
-    fn start_way(self: &Rc<Self>) {
-        self.way.set(State::Starting);
-        let holder = self.clone();
-        let task = spawn_local(async move {
-            let spec = holder.spec();
-            if let Err(reason) = holder.rules(&spec).await {
-                holder
-                    .way
-                    .set(State::Failed(format!("the way out: {reason}")));
-            } else if !spec.nat {
-                holder.way.set(State::Off);
-            } else if let Some((host, _)) = &holder.outside {
-                holder
-                    .way
-                    .set(match holder.open_as_root(host, &spec).await {
-                        Ok(()) => State::Up,
-                        Err(reason) => State::Failed(format!("the way out: {reason}")),
-                    });
-            } else {
-                tokio::join!(holder.run_pasta(&spec), holder.watch_routes());
-            }
-        });
-        if let Some(old) = self.way_task.borrow_mut().replace(task) {
-            old.abort();
-        }
-    }
-
-    /// Rules first, forwarding after them.
-    async fn rules(&self, spec: &Spec) -> Result<(), String> {
-        let mtu = self.outside.as_ref().map_or(1500, |(_, mtu)| *mtu);
-        let text = if spec.nat {
-            rules::inside(mtu)
-        } else {
-            rules::INSIDE_CLOSED.to_owned()
-        };
-        self.hand
-            .order(|id| Order::Rules { id, text }, None)
-            .await?;
-        let switch = "/proc/sys/net/ipv4/ip_forward";
-        fs::write(switch, if spec.nat { "1" } else { "0" })
-            .map_err(|e| format!("cannot write {switch}: {e}"))
-    }
-
-    async fn open_as_root(&self, host: &Links, spec: &Spec) -> Result<(), String> {
-        let text = host::rules(&self.dir, spec);
-        self.hand
-            .order(|id| Order::Forward { id, text }, None)
-            .await?;
-        host::open_link(host, spec).await.map_err(|e| e.chain())
-    }
-
-    async fn run_pasta(&self, spec: &Spec) {
-        let (inner, outer) = spec.link();
-        let argv = async || {
-            let path =
-                program("pasta").ok_or("is not installed; run: sudo apt-get install passt")?;
-            let mut argv = vec![path.to_string_lossy().into_owned()];
-            // Its own addresses and not a copy of the host's: those may be the cluster's, too.
-            for text in [
-                "--foreground",
-                "--stderr",
-                "--ipv4-only",
-                "--config-net",
-                "--no-map-gw",
-                "--no-netns-quit",
-            ] {
-                argv.push(text.to_owned());
-            }
-            let options = [
-                ("--netns", "/tmp/netns".to_owned()),
-                ("--tcp-ports", "none".to_owned()),
-                ("--udp-ports", "none".to_owned()),
-                ("--tcp-ns", "none".to_owned()),
-                ("--udp-ns", "none".to_owned()),
-                ("--ns-ifname", UPLINK.to_owned()),
-                ("--mtu", "1500".to_owned()),
-                ("--address", inner.to_string()),
-                ("--netmask", "30".to_owned()),
-                ("--gateway", outer.to_string()),
-            ];
-            argv.extend(
-                options
-                    .into_iter()
-                    .flat_map(|(name, value)| [name.to_owned(), value]),
-            );
-            Ok(argv)
-        };
-        // It says nothing when it is ready; the route that it makes does.
-        self.way.supervise(argv, |_| false).await;
-    }
-
-    async fn watch_routes(&self) {
-        let Ok((connection, _, mut news)) =
-            rtnetlink::new_multicast_connection(&[MulticastGroup::Ipv4Route])
-        else {
-            return;
-        };
-        let connection = spawn_local(connection);
-        while futures_util::StreamExt::next(&mut news).await.is_some() {
-            if self.links.has_default_route().await.unwrap_or(false) {
-                self.way.set(State::Up);
-            }
-        }
-        connection.abort();
-    }
-
     /// Keeps status.json up to date.
-    async fn watch(self: Rc<Self>) {
+    async fn watch(&self) {
         let (mut dns, mut way) = (self.dns.state.subscribe(), self.way.state.subscribe());
         loop {
-            if let Err(e) = self.report() {
-                eprintln!("{}", e.chain());
-            }
             let changed = tokio::select! {
                 changed = dns.changed() => changed,
                 changed = way.changed() => changed,
             };
             if changed.is_err() {
                 return;
+            }
+            if let Err(e) = self.report() {
+                eprintln!("{}", e.chain());
             }
         }
     }
@@ -496,19 +388,5 @@ impl Holder {
             self.change_way(&new).await?;
         }
         self.dir.write(APPLIED, &new)
-    }
-
-    async fn change_way(self: &Rc<Self>, new: &Spec) -> Result<(), Error> {
-        if let Some(task) = self.way_task.borrow_mut().take() {
-            task.abort();
-        }
-        self.way.end().await;
-        if let (Some((host, _)), false) = (&self.outside, new.nat)
-            && let Some(link) = host.find(&host::link_name(new.slot)).await?
-        {
-            host.remove(&link).await?;
-        }
-        self.start_way();
-        Ok(())
     }
 }

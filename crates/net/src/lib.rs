@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `spec` | what the network should be, and its check |
 //! | `up`, `client`, `wire` | this side of the socket: start, stop, ask |
-//! | `holder`, `space`, `links`, `tap`, `rules`, `services`, `keeper` | the other side |
+//! | `holder`, `way`, `space`, `links`, `tap`, `rules`, `services`, `keeper` | the other side |
 //! | `host` | what root needs outside of the namespace |
 //! | `check` | is this machine fit |
 //!
@@ -31,6 +31,7 @@ mod space;
 mod spec;
 mod tap;
 mod up;
+mod way;
 mod wire;
 
 pub use check::{Missing, check};

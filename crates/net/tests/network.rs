@@ -3,6 +3,15 @@
 //! This program is also the holder of the networks that it makes: `up` runs it again as `network net-holder DIR`. The
 //! other words in front (`act`) are helper processes of the tests, which are killed or live in namespaces.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics is a test that failed"
+)]
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "plain system calls of a test, in processes of its own"
+)]
+
 #[path = "network/cases.rs"]
 mod cases;
 #[path = "network/faults.rs"]

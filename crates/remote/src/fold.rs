@@ -3,6 +3,7 @@
 use crate::{Outcome, Status, fold_names};
 use api::Name;
 use std::collections::HashMap;
+use std::hash::Hash;
 
 /// Nodes with the same answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,11 +18,31 @@ pub struct Folded<'a> {
 
 /// Same status, same output, same errors: one entry, in the order of its first node.
 pub fn fold(outcomes: &[Outcome]) -> Vec<Folded<'_>> {
+    let groups = group(outcomes, |o| (o.status.key(), &o.stdout, &o.stderr));
+    let folded = groups.into_iter().map(|(first, nodes)| Folded {
+        count: nodes.len(),
+        nodes: fold_names(nodes),
+        status: &first.status,
+        stdout: &first.stdout,
+        stderr: &first.stderr,
+    });
+    folded.collect()
+}
+
+/// The same by status alone: node sets and how it ended there.
+pub fn fold_ends(outcomes: &[Outcome]) -> Vec<(String, &Status)> {
+    let groups = group(outcomes, |o| o.status.key());
+    let folded = groups.into_iter();
+    folded.map(|(first, nodes)| (fold_names(nodes), &first.status)).collect()
+}
+
+type Groups<'a> = Vec<(&'a Outcome, Vec<&'a Name>)>;
+
+fn group<'a, K: Hash + Eq>(outcomes: &'a [Outcome], key: impl Fn(&'a Outcome) -> K) -> Groups<'a> {
     let mut places = HashMap::new();
-    let mut groups: Vec<(&Outcome, Vec<&Name>)> = Vec::new();
+    let mut groups: Groups<'a> = Vec::new();
     for outcome in outcomes {
-        let answer = (outcome.status.clone_key(), &outcome.stdout, &outcome.stderr);
-        let place = *places.entry(answer).or_insert_with(|| {
+        let place = *places.entry(key(outcome)).or_insert_with(|| {
             groups.push((outcome, Vec::new()));
             groups.len() - 1
         });
@@ -30,19 +51,10 @@ pub fn fold(outcomes: &[Outcome]) -> Vec<Folded<'_>> {
         }
     }
     groups
-        .into_iter()
-        .map(|(first, nodes)| Folded {
-            count: nodes.len(),
-            nodes: fold_names(nodes),
-            status: &first.status,
-            stdout: &first.stdout,
-            stderr: &first.stderr,
-        })
-        .collect()
 }
 
 impl Status {
-    fn clone_key(&self) -> (u8, &str) {
+    fn key(&self) -> (u8, &str) {
         match self {
             Self::Exited(code) => (*code, ""),
             Self::TimedOut => (0, "timed out"),
@@ -73,6 +85,13 @@ mod tests {
         ];
         let folded = fold(&outcomes);
         let said: Vec<_> = folded.iter().map(|f| (f.nodes.as_str(), f.count)).collect();
+        assert_eq!(
+            fold_ends(&outcomes),
+            [
+                ("compute[1,3],head".to_owned(), &Status::Exited(0)),
+                ("compute2".to_owned(), &Status::Exited(1))
+            ]
+        );
         assert_eq!(said, [("head", 1), ("compute[1,3]", 2), ("compute2", 1)]);
     }
 }

@@ -36,7 +36,7 @@ pub fn run(context: &Context) -> Result<Code> {
     let mut findings = Vec::new();
     let images = image::check().into_iter().map(|f| (f.what, Some(f.remedy)));
     add(&mut findings, "images", "images can be built", images);
-    let networks = net::check().into_iter().map(|m| (m.what, m.remedy.into()));
+    let networks = net::check().into_iter().map(|m| (m.what, m.remedy));
     add(&mut findings, "network", "networks can be made", networks);
     hypervisors(context, &mut findings)?;
     add(

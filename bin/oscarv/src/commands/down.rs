@@ -16,7 +16,9 @@ pub fn run(context: &Context, args: &Down) -> Result<Code> {
     })?;
     let head = context.head()?;
     // Half-made clusters are not listed, and are taken down all the same.
-    let known = head.list()?.into_iter().find(|c| c.name == *name);
+    let runtime = runtime()?;
+    let all = runtime.block_on(head.list())?;
+    let known = all.into_iter().find(|c| c.name == *name);
     if let Some(cluster) = &known
         && !args.yes
     {
@@ -28,7 +30,6 @@ pub fn run(context: &Context, args: &Down) -> Result<Code> {
     }
     let shown = context.progress();
     let options = DownOptions { grace: args.grace };
-    let runtime = runtime()?;
     runtime.block_on(head.down(name, options, &shown.progress))?;
     shown.end();
     context.say(match known {

@@ -43,9 +43,9 @@ pub fn run(context: &Context, args: &Exec) -> Result<Code> {
                 show(&answer, context.colored)?;
             }
         }
-        for answer in remote::fold(&outcomes) {
-            if let Some(why) = ending(answer.status, &access.cluster) {
-                let nodes = paint(Tone::Bad, &answer.nodes, context.colored);
+        for (nodes, status) in remote::fold_ends(&outcomes) {
+            if let Some(why) = ending(status, &access.cluster) {
+                let nodes = paint(Tone::Bad, &nodes, context.colored_messages);
                 let _ = writeln!(std::io::stderr(), "{nodes}: {why}");
             }
         }
@@ -128,7 +128,7 @@ fn show(answer: &Folded<'_>, colored: bool) -> Result<()> {
         1 => answer.nodes.clone(),
         count => format!("{} ({count})", answer.nodes),
     };
-    print(paint(Tone::Faint, &format!("── {title} "), colored) + "\n")?;
+    print(paint(Tone::Faint, &format!("── {title}"), colored) + "\n")?;
     for (stream, bytes) in [(Stream::Out, answer.stdout), (Stream::Err, answer.stderr)] {
         if !bytes.is_empty() {
             pass(stream, bytes);
@@ -190,7 +190,7 @@ pub fn told(context: &Context, outcomes: &[Outcome], cluster: &Name) -> Code {
         let Some(why) = ending(answer.status, cluster) else {
             continue;
         };
-        let nodes = paint(Tone::Bad, &answer.nodes, context.colored);
+        let nodes = paint(Tone::Bad, &answer.nodes, context.colored_messages);
         let said = String::from_utf8_lossy(answer.stderr);
         let _ = writeln!(std::io::stderr(), "{nodes}: {why}");
         for line in said.trim().lines().take(10) {

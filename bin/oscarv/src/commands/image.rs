@@ -27,7 +27,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
             };
             let image = images.build(&cluster.image, &opkgs, options, &shown.progress)?;
             shown.end();
-            context.result(&document(&image), || table(&[image.clone()]))?;
+            context.result(&document(&image), || table(std::slice::from_ref(&image)))?;
         }
         Args::List => {
             let all = images.list()?;

@@ -15,12 +15,8 @@ pub fn run(context: &Context, args: &Logs) -> Result<Code> {
     let console = small_runtime()?.block_on(head.console(&access.cluster, &node))?;
     let path = match args.which {
         Which::Console => console.log.clone(),
-        Which::Events => access
-            .ssh_config
-            .with_file_name("disks")
-            .join(&node)
-            .join("events.log"),
-        Which::Hypervisor => console.log.with_file_name("qemu.log"),
+        Which::Events => head.events(&access.cluster, &node),
+        Which::Hypervisor => head.hypervisor_log(&access.cluster, &node),
     };
     match File::open(&path) {
         Ok(mut file) => {

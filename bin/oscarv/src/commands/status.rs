@@ -1,7 +1,7 @@
 //! `status` and `list`: what is. Both only read, and start no threads.
 
 use crate::args::OneCluster;
-use crate::context::Context;
+use crate::context::{Context, small_runtime};
 use crate::engine::{ClusterStatus, Health, NodeStatus, Readiness};
 use crate::exit::Code;
 use crate::table::{Cell, Table, Tone, number, paint};
@@ -10,7 +10,8 @@ use serde_json::json;
 use v3m::State;
 
 pub fn list(context: &Context) -> Result<Code> {
-    let clusters = context.head()?.list()?;
+    let head = context.head()?;
+    let clusters = small_runtime()?.block_on(head.list())?;
     if clusters.is_empty() && !context.json() {
         context.say("there is no cluster; make one with: oscarv up FILE");
         return Ok(Code::Ok);
@@ -40,15 +41,17 @@ pub fn list(context: &Context) -> Result<Code> {
 pub fn status(context: &Context, args: &OneCluster) -> Result<Code> {
     let head = context.head()?;
     let named = args.cluster.as_ref().or(context.global.cluster.as_ref());
-    let clusters = match named {
-        Some(name) => vec![head.status(name)?],
-        None => {
-            let names = head.list()?.into_iter().map(|c| c.name);
-            names
-                .map(|name| head.status(&name))
-                .collect::<Result<_, _>>()?
-        }
+    let names = match named {
+        Some(name) => vec![name.clone()],
+        None => head.names()?,
     };
+    let clusters = small_runtime()?.block_on(async {
+        let mut clusters = Vec::with_capacity(names.len());
+        for name in &names {
+            clusters.push(head.status(name).await?);
+        }
+        Ok::<_, anyhow::Error>(clusters)
+    })?;
     if context.json() {
         context.document(&json!({ "clusters": clusters }))?;
         return Ok(Code::Ok);

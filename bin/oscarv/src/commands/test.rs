@@ -47,12 +47,13 @@ struct Document<'a> {
 pub fn run(context: &Context, args: &Test) -> Result<Code> {
     let head = context.head()?;
     let cluster = context.cluster(&head, args.cluster.cluster.as_ref())?;
-    let status = head.status(&cluster)?;
+    let runtime = small_runtime()?;
+    let status = runtime.block_on(head.status(&cluster))?;
     let access = head.access(&cluster)?;
     let shown = context.progress();
     let mut rows = Vec::new();
     let mut report = None;
-    let interrupted = small_runtime()?.block_on(async {
+    let interrupted = runtime.block_on(async {
         let cancel = cancel_on_interrupt();
         let options = Options {
             limit: Some(args.time_limit),

@@ -79,7 +79,7 @@ fn guest(dir: &Path, port: &str, mac: &str) -> ExitCode {
 }
 
 fn obey(words: &[&str]) -> std::io::Result<String> {
-    let limit = Duration::from_secs(3);
+    let limit = Duration::from_millis(1500);
     Ok(match *words {
         ["dhcp", mac] => dhcp(mac)?,
         ["use", address, gateway] => {
