@@ -24,6 +24,9 @@ use std::time::Duration;
 /// How long a process that was killed, or whose parent was, may take to end.
 const END: Duration = Duration::from_secs(10);
 
+/// How long a holder that does not answer gets to show that it is ending.
+const DYING: Duration = Duration::from_secs(2);
+
 /// How a network is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -51,10 +54,26 @@ pub fn up(dir: &Path, spec: &Spec, holder: &[OsString]) -> Result<(), Error> {
             io::ErrorKind::NotFound.into(),
         ));
     };
-    match daemon::running(&dir.join(HOLDER_LOCK)).map_err(Error::at("cannot read", dir.path()))? {
-        Some(_) => change(&dir, spec),
-        None => start(&dir, spec, holder),
+    let lock = dir.join(HOLDER_LOCK);
+    let failed = |reason: io::Error| Error::NotChanged {
+        cluster: spec.cluster.clone(),
+        reason: reason.to_string(),
+    };
+    if daemon::running(&lock)
+        .map_err(Error::at("cannot read", &lock))?
+        .is_some()
+    {
+        // Another one may have been killed just after he started the holder: then this waits until it is ready.
+        match ask(dir.path(), &Request::Ready, PATIENCE) {
+            Ok(_) => return change(&dir, spec, failed),
+            // It may be in the middle of its end.
+            Err(e) if !daemon::wait(&lock, DYING).map_err(Error::at("cannot read", &lock))? => {
+                return Err(failed(e));
+            }
+            Err(_) => {}
+        }
     }
+    start(&dir, spec, holder)
 }
 
 fn have_programs(spec: &Spec) -> Result<(), Error> {
@@ -68,13 +87,7 @@ fn have_programs(spec: &Spec) -> Result<(), Error> {
     }
 }
 
-fn change(dir: &Dir, spec: &Spec) -> Result<(), Error> {
-    let failed = |reason: io::Error| Error::NotChanged {
-        cluster: spec.cluster.clone(),
-        reason: reason.to_string(),
-    };
-    // Another one may have been killed just after he started the holder.
-    ask(dir.path(), &Request::Ready, PATIENCE).map_err(failed)?;
+fn change(dir: &Dir, spec: &Spec, failed: impl FnOnce(io::Error) -> Error) -> Result<(), Error> {
     let old: Option<Spec> = dir.read(APPLIED)?;
     if old.as_ref() == Some(spec) {
         return Ok(());
@@ -122,12 +135,15 @@ fn start(dir: &Dir, spec: &Spec, holder: &[OsString]) -> Result<(), Error> {
         // For callers that live long: else the holder would stay as a zombie after its end.
         std::thread::spawn(move || child.wait());
     }
-    ask(dir.path(), &Request::Ready, PATIENCE)
-        .map(drop)
-        .map_err(|e| Error::NotStarted {
-            cluster: spec.cluster.clone(),
-            reason: last_words(dir, logged).unwrap_or_else(|| e.to_string()),
-        })
+    let Err(error) = ask(dir.path(), &Request::Ready, PATIENCE) else {
+        return Ok(());
+    };
+    // Not half a holder: the next `up` must find a running one or none.
+    daemon::kill(&dir.join(HOLDER_LOCK), END).map_err(Error::io("cannot end the holder"))?;
+    Err(Error::NotStarted {
+        cluster: spec.cluster.clone(),
+        reason: last_words(dir, logged).unwrap_or_else(|| error.to_string()),
+    })
 }
 
 /// `run/` is for dnsmasq, which reads it as nobody; all above it is closed to others.

@@ -160,6 +160,9 @@ fn open_tap(name: &str) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(std::os::fd::IntoRawFd::into_raw_fd(tun)) }
 }
 
+/// Codes and values.
+type Options = Vec<(u8, Vec<u8>)>;
+
 /// DISCOVER and REQUEST (RFC 2131); "address router resolver", with `-` for what was not given.
 fn dhcp(mac: &str) -> std::io::Result<String> {
     let socket = UdpSocket::bind("0.0.0.0:68")?;
@@ -180,7 +183,7 @@ fn dhcp(mac: &str) -> std::io::Result<String> {
         .split(':')
         .map(|b| u8::from_str_radix(b, 16).unwrap())
         .collect();
-    let ask = |options: &[u8]| -> std::io::Result<(Ipv4Addr, Vec<(u8, Vec<u8>)>)> {
+    let ask = |options: &[u8]| -> std::io::Result<(Ipv4Addr, Options)> {
         let mut packet = vec![1, 1, 6, 0, 0xde, 0xad, 0xbe, 0xef, 0, 0, 0x80, 0];
         packet.resize(28, 0);
         packet.extend(&mac);
