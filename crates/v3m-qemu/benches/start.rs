@@ -125,9 +125,11 @@ fn start_by_hand(argv: &[OsString], dir: &Path) -> Duration {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    // SAFETY: only fcntl and dup2 between fork and exec; first out of each other's way, then to where they belong.
+    // SAFETY: only setsid and dup2 between fork and exec; first out of each other's way, then to where they belong.
     unsafe {
         command.pre_exec(move || {
+            // A session is a scheduling group of its own; V3M's VMs have one, so both have.
+            libc::setsid();
             for (index, (have, _)) in pairs.iter().enumerate() {
                 if libc::dup2(*have, 200 + index as libc::c_int) < 0 {
                     return Err(std::io::Error::last_os_error());

@@ -4,8 +4,8 @@
 //! has to say to the plain file `journal.out`. Two commands wait in the FIFO when it starts, `qmp_capabilities` and
 //! `query-status`; it comes to them when its main loop runs, which is after the guest's CPUs were started. So:
 //!
-//! * the answer to `query-status` in the file says that the VM runs: a start waits for it with inotify, and a process
-//!   that comes later reads it;
+//! * the answer to `query-status` in the file says that the VM runs: a start waits for it, and a process that comes
+//!   later reads it;
 //! * STOP, RESUME, SHUTDOWN with its reason, GUEST_PANICKED and BLOCK_IO_ERROR follow as they happen, although no process
 //!   of ours is there to hear them. A VM whose process is gone either said why here, or crashed.
 //!
