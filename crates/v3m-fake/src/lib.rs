@@ -1,8 +1,8 @@
 //! A V3M driver without VMs, for tests and rehearsals of everything above the driver contract.
 //!
 //! It keeps the contract to the letter (the same model test as every other driver says so), but a VM is only a file
-//! that says its state, so that another process finds it. When a VM starts, `ready` is written to each of its channels
-//! as a guest does when its packages are ready. What can go wrong with a VM goes wrong on demand: [`Failure`].
+//! that says its state, so that another process finds it. When a VM starts, its channels get the lines that a guest
+//! writes, seconds since its boot first: `0.00 boot kernel`, and `0.00 ready` when its packages are ready. What can go wrong with a VM goes wrong on demand: [`Failure`].
 //!
 //! ```text
 //! <dir>/<name>/vm.json        the definition
@@ -104,20 +104,31 @@ impl FakeDriver {
         }
     }
 
+    /// Writes lines to every channel.
+    fn tell(&self, home: &Home, lines: &[&str]) -> Result<()> {
+        let vm: Option<Vm> = read(&home.definition())?;
+        for channel in vm.into_iter().flat_map(|vm| vm.channels) {
+            for line in lines {
+                files::append(&channel.log, line)?;
+            }
+        }
+        Ok(())
+    }
+
     fn run(&self, name: &Name, home: &Home) -> Result<()> {
         let failure: Option<Failure> = read(&self.failure(name))?;
         home.log("started")?;
         match failure {
             None => {
                 home.keep(State::Running, None)?;
-                let vm: Option<Vm> = read(&home.definition())?;
-                for channel in vm.into_iter().flat_map(|vm| vm.channels) {
-                    files::append(&channel.log, "ready")?;
-                }
-                Ok(())
+                self.tell(home, &[BOOT, READY])
             }
-            Some(Failure::NeverReady) => home.keep(State::Running, None),
+            Some(Failure::NeverReady) => {
+                home.keep(State::Running, None)?;
+                self.tell(home, &[BOOT])
+            }
             Some(Failure::Crash(reason)) => {
+                self.tell(home, &[BOOT])?;
                 home.log(&reason)?;
                 home.keep(State::Crashed, Some(&reason))
             }
@@ -132,6 +143,9 @@ impl FakeDriver {
         }
     }
 }
+
+const BOOT: &str = "0.00 boot kernel";
+const READY: &str = "0.00 ready";
 
 #[async_trait]
 impl Driver for FakeDriver {

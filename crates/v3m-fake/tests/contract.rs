@@ -63,7 +63,7 @@ async fn says_ready_on_its_channels() {
     driver.start(&vm.name).await.unwrap();
     assert_eq!(
         fs::read_to_string(&vm.channels[0].log).unwrap(),
-        "ready\nready\n"
+        "0.00 boot kernel\n0.00 ready\n0.00 boot kernel\n0.00 ready\n"
     );
 }
 
@@ -86,7 +86,8 @@ async fn fails_as_told() {
     driver.fail(&vm.name, Some(Failure::NeverReady)).unwrap();
     driver.start(&vm.name).await.unwrap();
     assert_eq!(driver.status(&vm.name).await.unwrap().state, State::Running);
-    assert!(!vm.channels[0].log.exists());
+    let said = || fs::read_to_string(&vm.channels[0].log).unwrap();
+    assert_eq!(said(), "0.00 boot kernel\n");
     driver.stop(&vm.name, Duration::ZERO).await.unwrap();
 
     driver
@@ -97,7 +98,7 @@ async fn fails_as_told() {
 
     driver.fail(&vm.name, None).unwrap();
     driver.start(&vm.name).await.unwrap();
-    assert!(vm.channels[0].log.exists());
+    assert!(said().ends_with("0.00 ready\n"));
 }
 
 #[tokio::test]
