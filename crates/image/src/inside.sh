@@ -101,7 +101,8 @@ compare) # disk work: what the tree has otherwise than the disk of an earlier im
     debugfs -R 'rdump / .' "$1" >/dev/null 2>&1
     rm -rf ./lost+found
     diff --brief --recursive --no-dereference . "$root" || true
-    tar --create --file=- . | tar --compare --file=- --directory="$root" || true
+    # debugfs loses set-user-ID bits: modes would differ where they do not.
+    tar --create --file=- . | tar --compare --file=- --directory="$root" | grep -v ': Mode differs$' || true
     ;;
 *)
     echo "unknown step $step" >&2

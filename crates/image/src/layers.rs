@@ -15,11 +15,14 @@ use std::thread::JoinHandle;
 /// The list of paths that a layer takes away; the first member of its tar.
 const DELETED: &str = "./.oscarv-deleted";
 
-/// Options that make GNU tar keep everything about a file, with numbers for owners.
-const FAITHFUL: [&str; 4] = [
+/// Options that make GNU tar keep everything about a file, with numbers for owners. ACLs as ACLs: as extended attributes
+/// they would come in the order in which they were once set.
+const FAITHFUL: [&str; 6] = [
     "--numeric-owner",
+    "--acls",
     "--xattrs",
-    "--xattrs-include=*",
+    "--xattrs-include=user.*",
+    "--xattrs-include=security.*",
     "--format=posix",
 ];
 
@@ -150,11 +153,16 @@ pub(crate) fn apply(sandbox: &Sandbox, layer: &Path, root: &Path) -> Result<()> 
         .map_err(|failed| {
             sandbox.step("unpacking a layer", &failed.status, failed.lines.join("\n"))
         })?;
-    let mut arguments: Vec<OsString> = ["--extract", "--same-permissions", "--same-owner"]
-        .into_iter()
-        .chain(FAITHFUL)
-        .map(OsString::from)
-        .collect();
+    let mut arguments: Vec<OsString> = [
+        "--extract",
+        "--same-permissions",
+        "--same-owner",
+        "--delay-directory-restore",
+    ]
+    .into_iter()
+    .chain(FAITHFUL)
+    .map(OsString::from)
+    .collect();
     arguments.extend([OsString::from("--exclude"), DELETED.into()]);
     arguments.extend([
         OsString::from("--directory"),

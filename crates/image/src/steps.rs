@@ -152,6 +152,13 @@ impl Step {
             if units.is_empty() {
                 continue;
             }
+            if target.is_some_and(|t| !job.root.join("usr/lib/systemd/system").join(t).exists()) {
+                return Err(bad(
+                    opkg,
+                    "it has services, which need the package base; add requires = [\"base\"]"
+                        .to_owned(),
+                ));
+            }
             let mut arguments: Vec<OsString> = vec![
                 job.root.into(),
                 "systemctl".into(),

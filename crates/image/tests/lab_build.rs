@@ -61,7 +61,19 @@ fn tiny(directory: &Path, mark: &str) -> Vec<Opkg> {
     let unit = "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n";
     let script = "#!/bin/sh\nset -e\necho \"$PWD $OSCARV_PACKAGE\" >/etc/tiny/from-script\n\
         echo leaked >/etc/tiny/secret\nsystemctl enable tiny-head.service\n";
+    // What the package base brings and services need.
+    let target = "[Unit]\nDescription=role\n";
     for (path, mode, text) in [
+        (
+            "files/usr/lib/systemd/system/oscarv-head.target",
+            0o644,
+            target,
+        ),
+        (
+            "files/usr/lib/systemd/system/oscarv-compute.target",
+            0o644,
+            target,
+        ),
         ("opkg.toml", 0o644, manifest),
         ("scripts/api-post-image", 0o755, script),
         ("testing/ready", 0o755, "#!/bin/sh\n"),
@@ -97,7 +109,12 @@ fn debugfs(image: &Image, request: &str) -> String {
         .args(["-R", request])
         .arg(&image.disk);
     let output = command.output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    let found = !String::from_utf8_lossy(&output.stderr).contains("File not found");
+    if found {
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    } else {
+        "File not found".to_owned()
+    }
 }
 
 fn is_there(image: &Image, path: &str) -> bool {
@@ -156,14 +173,22 @@ fn an_image_with_all_it_should_have_and_no_identity() {
     assert!(debugfs(&image, "stat /etc/tiny/mark").contains("Mode:  0644"));
     assert!(debugfs(&image, "stat /lib").contains("Type: symlink"));
     assert!(is_there(&image, "/usr/lib/tiny/data"));
-    assert!(is_there(
-        &image,
-        "/etc/systemd/system/multi-user.target.wants/tiny.service"
-    ));
-    assert!(!is_there(
-        &image,
-        "/etc/systemd/system/multi-user.target.wants/tiny-head.service"
-    ));
+    let wants = |target: &str, unit: &str| {
+        is_there(
+            &image,
+            &format!("/etc/systemd/system/{target}.wants/{unit}"),
+        )
+    };
+    assert!(
+        wants("oscarv-head.target", "tiny.service")
+            && wants("oscarv-head.target", "tiny-head.service")
+    );
+    assert!(wants("oscarv-compute.target", "tiny.service"));
+    assert!(!wants("oscarv-compute.target", "tiny-head.service"));
+    assert!(
+        !wants("multi-user.target", "tiny.service")
+            && !wants("multi-user.target", "tiny-head.service")
+    );
 
     // Nothing that two nodes must not share, and nothing of the builder's.
     for path in [
