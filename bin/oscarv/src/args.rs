@@ -180,6 +180,9 @@ pub struct Down {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
+    /// Keep disks, keys and addresses, so that the next up goes on with them
+    #[arg(long)]
+    pub keep: bool,
     /// How long nodes may take to shut down before they are switched off
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::time::parse)]
     pub grace: Duration,

@@ -67,7 +67,9 @@ impl Context {
     }
 
     pub fn progress(&self) -> Shown {
-        let Global { progress, quiet, .. } = self.global;
+        let Global {
+            progress, quiet, ..
+        } = self.global;
         Shown::new(progress, quiet, self.colored_messages)
     }
 

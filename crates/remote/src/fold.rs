@@ -33,7 +33,9 @@ pub fn fold(outcomes: &[Outcome]) -> Vec<Folded<'_>> {
 pub fn fold_ends(outcomes: &[Outcome]) -> Vec<(String, &Status)> {
     let groups = group(outcomes, |o| o.status.key());
     let folded = groups.into_iter();
-    folded.map(|(first, nodes)| (fold_names(nodes), &first.status)).collect()
+    folded
+        .map(|(first, nodes)| (fold_names(nodes), &first.status))
+        .collect()
 }
 
 type Groups<'a> = Vec<(&'a Outcome, Vec<&'a Name>)>;

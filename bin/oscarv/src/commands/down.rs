@@ -1,6 +1,6 @@
 use crate::args::Down;
 use crate::context::{Context, consent, runtime};
-use crate::engine::DownOptions;
+use crate::engine::{DownOptions, Error};
 use crate::exit::{Code, Failure};
 use crate::time;
 use anyhow::Result;
@@ -20,7 +20,7 @@ pub fn run(context: &Context, args: &Down) -> Result<Code> {
     let all = runtime.block_on(head.list())?;
     let known = all.into_iter().find(|c| c.name == *name);
     if let Some(cluster) = &known
-        && !args.yes
+        && !(args.yes || args.keep)
     {
         let nodes = super::status::count(cluster.nodes, "node");
         consent(
@@ -29,12 +29,35 @@ pub fn run(context: &Context, args: &Down) -> Result<Code> {
         )?;
     }
     let shown = context.progress();
-    let options = DownOptions { grace: args.grace };
-    runtime.block_on(head.down(name, options, &shown.progress))?;
+    let options = DownOptions {
+        grace: args.grace,
+        keep: args.keep,
+    };
+    let ended = runtime.block_on(async {
+        tokio::select! {
+            ended = head.down(name, options, &shown.progress) => Ok(Some(ended)),
+            signal = tokio::signal::ctrl_c() => signal.map(|()| None),
+        }
+    })?;
     shown.end();
-    context.say(match known {
-        Some(_) => format!("{name} is down after {}", time::show(began.elapsed())),
-        None => format!("there is no cluster {name}: nothing is left of it"),
-    });
+    match ended {
+        Some(Ok(())) => context.say(format!(
+            "{name} is down after {}",
+            time::show(began.elapsed())
+        )),
+        // It is as it should be: `down` can be repeated.
+        Some(Err(error @ Error::NoSuchCluster { .. })) => {
+            let hint = error.hint().unwrap_or_default();
+            context.say(format!("{error}: nothing to take down; {hint}"));
+        }
+        Some(Err(error)) => return Err(error.into()),
+        None => {
+            context.say(format!(
+                "interrupted; `oscarv down {name}` goes on from here"
+            ));
+            runtime.shutdown_background();
+            return Ok(Code::Of(130));
+        }
+    }
     Ok(Code::Ok)
 }
