@@ -226,9 +226,8 @@ async fn one(node: Name, ssh: Command, side: Side, sender: &mpsc::Sender<News>) 
     );
     let (there, here) = (exited(ssh.wait().await), exited(tar.wait().await));
     printed.extend_from_slice(&ssh_errors);
-    // A tar that fails because the other end has gone is not the cause.
-    let local_cause = here != Status::Exited(0) && (there == Status::Exited(0) || !pushes);
-    if local_cause || !tar_errors.is_empty() && pushes && there == Status::Exited(0) {
+    // Our tar has the cause where the other end had none, or died of our hanging up (SIGPIPE).
+    if matches!(there, Status::Exited(0 | 141)) {
         printed.extend_from_slice(&tar_errors);
     }
     outcome.stderr = printed;
