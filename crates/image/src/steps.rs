@@ -252,7 +252,7 @@ fn bootstrap(job: &Job<'_>) -> Result<()> {
     let result = job
         .sandbox
         .script("bootstrap", &arguments, |line| watch.line(line))?;
-    job.needs(watch.needed.max(600));
+    job.needs(watch.needed.max(320));
     match result {
         Ok(()) => {
             job.updated.set(true);
