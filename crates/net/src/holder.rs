@@ -247,9 +247,13 @@ impl Holder {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let mut warnings: Vec<_> = [&self.dns, &self.way]
+        let named = [
+            (&self.dns, "nodes have no DHCP and no DNS"),
+            (&self.way, "nodes reach each other, but not the world"),
+        ];
+        let mut warnings: Vec<_> = named
             .into_iter()
-            .filter_map(|s| s.warning())
+            .filter_map(|(service, effect)| Some(format!("{effect}: {}", service.warning()?)))
             .collect();
         if self.spec.borrow().nat && dnsmasq::resolvers().is_none() {
             warnings.push(

@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Command;
@@ -121,6 +122,10 @@ fn start(dir: &Dir, spec: &Spec, holder: &[OsString]) -> Result<(), Error> {
         .map_err(Error::at("cannot read", dir.path()))?
         .len();
     let socket = UnixListener::bind(dir.short(SOCKET))
+        .and_then(|socket| {
+            fs::set_permissions(dir.join(SOCKET), fs::Permissions::from_mode(0o600))
+                .map(|()| socket)
+        })
         .map_err(Error::at("cannot make", &dir.join(SOCKET)))?;
     let mut command = Command::new(program);
     command
@@ -148,7 +153,6 @@ fn start(dir: &Dir, spec: &Spec, holder: &[OsString]) -> Result<(), Error> {
 
 /// `run/` is for dnsmasq, which reads it as nobody; all above it is closed to others.
 fn make_run(dir: &Dir) -> Result<(), Error> {
-    use std::os::unix::fs::PermissionsExt;
     let run = dir.join("run");
     fs::create_dir_all(&run)
         .and_then(|()| fs::set_permissions(&run, fs::Permissions::from_mode(0o755)))

@@ -33,9 +33,7 @@ impl Holder {
         let task = spawn_local(async move {
             let spec = holder.spec();
             if let Err(reason) = holder.rules(&spec).await {
-                holder
-                    .way
-                    .set(State::Failed(format!("the way out: {reason}")));
+                holder.way.set(State::Failed(reason));
             } else if !spec.nat {
                 holder.way.set(State::Off);
             } else if let Some((host, _)) = &holder.outside {
@@ -43,7 +41,7 @@ impl Holder {
                     .way
                     .set(match holder.open_as_root(host, &spec).await {
                         Ok(()) => State::Up,
-                        Err(reason) => State::Failed(format!("the way out: {reason}")),
+                        Err(reason) => State::Failed(reason),
                     });
             } else {
                 tokio::join!(holder.run_pasta(&spec), holder.watch_routes());
