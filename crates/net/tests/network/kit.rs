@@ -83,6 +83,8 @@ fn private_host() {
     );
     std::fs::remove_file(&file).unwrap();
     sh("ip", "link set lo up");
+    // A new namespace inherits this from the machine, where a cluster may be up.
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
 }
 
 const WORLD: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
