@@ -148,8 +148,11 @@ const LASTS: &str = "echo $$; trap '' HUP; exec sleep 1000";
 #[tokio::test]
 async fn the_time_limit_ends_the_command_on_the_node_too() {
     let lab = lab();
+    // Long enough for the command to be there when it passes, however busy this machine is.
+    let began = Instant::now();
+    simply(&lab, &["true"]).await;
     let options = Options {
-        limit: Some(Duration::from_secs(2)),
+        limit: Some(began.elapsed() * 4 + Duration::from_secs(1)),
         ..Options::default()
     };
     let outcomes = run(&lab, &["sh", "-c", LASTS], &options, &Cancel::default()).await;
