@@ -6,6 +6,7 @@
 //! command killed at any moment is repeated or undone by the next.
 
 mod access;
+mod base;
 mod down;
 mod error;
 mod events;

@@ -1,12 +1,12 @@
 //! One node: its disks, its definition, its start and its end. Every step may be done twice.
 
+use crate::base::Base;
 use crate::head::{Head, owner};
 use crate::identity::Identity;
 use crate::layout::{Layout, make_dir, remove_all, write};
 use crate::record::Record;
 use crate::{Error, Result};
 use api::{MiB, Name};
-use image::Image;
 use profile::{Backend, Boot, Channel, Disk, DiskFormat, Group, Link, Nic, Node, Role, Vm};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -60,7 +60,7 @@ impl Made {
 pub fn definition(
     layout: &Layout,
     record: &Record,
-    image: &Image,
+    image: &Base,
     group: &Group,
     node: &Node,
 ) -> Result<Vm> {
@@ -123,7 +123,7 @@ pub fn definition(
 pub fn make(
     layout: &Layout,
     record: &Record,
-    image: &Image,
+    image: &Base,
     group: &Group,
     vm: &Vm,
     identity: &Identity,
@@ -132,8 +132,8 @@ pub fn make(
     let directory = layout.disks(node);
     make_dir(&directory, 0o711)?;
     let disk = layout.disk(node);
-    if !disk.exists() {
-        overlay(&image.disk, &disk, group.disk)?;
+    if let Some(base) = image.disk.as_ref().filter(|_| !disk.exists()) {
+        overlay(base, &disk, group.disk)?;
         give(&disk, record.slot)?;
     }
     tell(layout, record, node, identity, false)?;

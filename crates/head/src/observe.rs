@@ -1,5 +1,6 @@
 //! What is, against what should be.
 
+use crate::base::Base;
 use crate::events;
 use crate::head::Head;
 use crate::identity::{Identity, Shared};
@@ -8,7 +9,6 @@ use crate::node::{self, Made};
 use crate::record::Record;
 use crate::{Readiness, Result};
 use api::Name;
-use image::Image;
 use opkg::Opkg;
 use plan::{NetworkState, Observed, ObservedNode};
 use profile::{Group, Vm};
@@ -27,7 +27,7 @@ pub struct Wanted {
 pub fn wanted(
     layout: &Layout,
     record: &Record,
-    image: &Image,
+    image: &Base,
     shared: &Shared,
 ) -> Result<BTreeMap<Name, Wanted>> {
     let nodes = record.cluster.nodes().map(|(group, node)| {
@@ -77,7 +77,7 @@ impl Head {
         &self,
         layout: &Layout,
         record: &Record,
-        image: Option<&Image>,
+        image: Option<&Base>,
         opkgs: &[Opkg],
     ) -> Result<Observed> {
         let network = if !has_network(record) {
@@ -158,7 +158,7 @@ fn one(
     status: Option<&Status>,
     made: Option<&Made>,
     wanted: Option<&Wanted>,
-    image: Option<&Image>,
+    image: Option<&Base>,
 ) -> ObservedNode {
     let state = status.map_or(State::Absent, |status| status.state);
     let same = |like: &dyn Fn(&Made, &Wanted) -> bool| {

@@ -3,6 +3,7 @@
 //! It takes the file, not the difference: killed at any moment and run again, it looks at what is and goes on.
 
 use crate::access;
+use crate::base::Base;
 use crate::head::Head;
 use crate::identity::Shared;
 use crate::layout::Layout;
@@ -13,7 +14,7 @@ use crate::record::{self, Record};
 use crate::{ClusterStatus, Error, Result};
 use api::{Name, Progress, Unit};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use image::{BuildOptions, Image};
+use image::BuildOptions;
 use opkg::{Opkg, Phase};
 use plan::{Plan, Step};
 use profile::Cluster;
@@ -49,7 +50,7 @@ struct Case {
     layout: Layout,
     record: Record,
     opkgs: Vec<Opkg>,
-    image: Option<Image>,
+    image: Option<Base>,
 }
 
 impl Head {
@@ -120,14 +121,18 @@ impl Head {
     async fn case(&self, cluster: &Cluster, slot: Option<u16>) -> Result<Case> {
         let layout = self.layout(&cluster.name);
         let (opkgs, _) = self.opkgs(&cluster.image.opkgs)?;
-        let image = self
-            .images()
-            .find(&self.images().key(&cluster.image, &opkgs))?;
         let before = record::get(&self.store, &cluster.name)?;
         let backend = match &before {
             // A cluster stays what it was made on, whatever `auto` would mean today.
             Some(before) if before.cluster.backend == cluster.backend => before.backend,
             _ => self.choose(cluster).await?,
+        };
+        let image = match Base::without_image(backend) {
+            Some(none) => Some(none),
+            None => {
+                let key = self.images().key(&cluster.image, &opkgs);
+                self.images().find(&key)?.map(Base::from)
+            }
         };
         let assigned = plan::assign(
             cluster,
@@ -160,7 +165,7 @@ impl Head {
         cluster: &Cluster,
         opkgs: Vec<Opkg>,
         progress: &Progress,
-    ) -> Result<Image> {
+    ) -> Result<Base> {
         let (images, recipe, progress) = (
             self.images().clone(),
             cluster.image.clone(),
@@ -170,7 +175,7 @@ impl Head {
             tag: None,
             force: false,
         };
-        blocking(move || Ok(images.build(&recipe, &opkgs, options, &progress)?)).await
+        blocking(move || Ok(images.build(&recipe, &opkgs, options, &progress)?.into())).await
     }
 
     async fn network(&self, layout: &Layout, record: &Record, progress: &Progress) -> Result<()> {
@@ -193,7 +198,7 @@ impl Head {
     async fn nodes(
         &self,
         case: &Case,
-        image: &Image,
+        image: &Base,
         wanted: &BTreeMap<Name, Wanted>,
         plan: &Plan,
         progress: &Progress,
@@ -237,7 +242,7 @@ impl Head {
         &self,
         case: &Case,
         driver: &dyn Driver,
-        image: &Image,
+        image: &Base,
         wanted: Option<&Wanted>,
         step: &Step,
     ) -> Result<()> {
@@ -332,7 +337,7 @@ async fn make(
     layout: &Layout,
     record: &Record,
     driver: &dyn Driver,
-    image: &Image,
+    image: &Base,
     wanted: &Wanted,
 ) -> Result<()> {
     {
