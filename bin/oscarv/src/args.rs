@@ -183,9 +183,9 @@ pub struct Down {
     /// Keep disks, keys and addresses, so that the next up goes on with them
     #[arg(long)]
     pub keep: bool,
-    /// How long nodes may take to shut down before they are switched off
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = crate::time::parse)]
-    pub grace: Duration,
+    /// With --keep: how long nodes may take to shut down before they are switched off [default: 60s]
+    #[arg(long, value_name = "TIME", requires = "keep", value_parser = crate::time::parse)]
+    pub grace: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

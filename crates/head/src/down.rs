@@ -93,7 +93,18 @@ impl Head {
             async move {
                 if !options.keep {
                     remove(layout, driver, &node, options.grace).await?;
-                } else if status.is_some_and(|status| status.state != State::Defined) {
+                } else if let Some(status) = status.filter(|status| status.state != State::Defined)
+                {
+                    if status.state == State::Running && status.backend != Backend::Fake {
+                        // Nothing in our images listens to the power button; a node that does not answer is stopped
+                        // by the driver when its time is over.
+                        let poweroff = ["systemctl", "--no-block", "poweroff"];
+                        let _ = tokio::time::timeout(
+                            options.grace,
+                            self.on_node(layout, &node, &poweroff),
+                        )
+                        .await;
+                    }
                     driver.stop(&node, options.grace).await?;
                 }
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;

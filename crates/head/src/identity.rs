@@ -312,8 +312,7 @@ impl Identity {
     }
 }
 
-/// Writes what differs. Whole, because a disk half old and half new is read as neither; killed in between, the next
-/// `up` finds that the node was not told and writes again.
+/// Writes what differs, in place. Killed in between, the next `up` finds that the node was not told and writes again.
 fn rewrite(path: &Path, new: &[u8]) -> std::io::Result<()> {
     const BLOCK: usize = 64 << 10;
     let disk = fs::OpenOptions::new().read(true).write(true).open(path)?;

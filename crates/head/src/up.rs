@@ -307,7 +307,12 @@ impl Head {
     }
 
     /// Runs a program on a node, as root. Arguments are words without blanks.
-    async fn on_node(&self, layout: &Layout, node: &Name, arguments: &[&str]) -> Result<()> {
+    pub(crate) async fn on_node(
+        &self,
+        layout: &Layout,
+        node: &Name,
+        arguments: &[&str],
+    ) -> Result<()> {
         let output = tokio::process::Command::new("ssh")
             .arg("-F")
             .arg(layout.ssh_config())

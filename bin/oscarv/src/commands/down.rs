@@ -4,7 +4,7 @@ use crate::engine::{DownOptions, Error};
 use crate::exit::{Code, Failure};
 use crate::time;
 use anyhow::Result;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub fn run(context: &Context, args: &Down) -> Result<Code> {
     let began = Instant::now();
@@ -30,7 +30,11 @@ pub fn run(context: &Context, args: &Down) -> Result<Code> {
     }
     let shown = context.progress();
     let options = DownOptions {
-        grace: args.grace,
+        // What is removed anyway need not be put in order first.
+        grace: match args.keep {
+            true => args.grace.unwrap_or(Duration::from_secs(60)),
+            false => Duration::ZERO,
+        },
         keep: args.keep,
     };
     let ended = runtime.block_on(async {
