@@ -352,11 +352,11 @@ pub struct Test {
     /// How long each test may take
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = crate::time::parse)]
     pub time_limit: Duration,
-    /// Leave the HPCC run out
-    #[arg(long)]
-    pub no_hpcc: bool,
+    /// Only these tests: OPKGs by name, and `hpcc`; all of them otherwise
+    #[arg(long, value_name = "TEST", value_delimiter = ',')]
+    pub only: Vec<api::Name>,
     /// HPL's problem size: a matrix of N × N
-    #[arg(long, value_name = "N", default_value_t = 600, value_parser = clap::value_parser!(u32).range(100..=20_000))]
+    #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u32).range(100..=20_000))]
     pub hpcc_size: u32,
 }
 

@@ -50,6 +50,23 @@ pub fn run(context: &Context, args: &Test) -> Result<Code> {
     let runtime = small_runtime()?;
     let status = runtime.block_on(head.status(&cluster))?;
     let access = head.access(&cluster)?;
+    let is_asked_for =
+        |test: &str| args.only.is_empty() || args.only.iter().any(|only| only.as_str() == test);
+    if let Some(unknown) = args
+        .only
+        .iter()
+        .find(|only| only.as_str() != HPCC_TEST && !access.opkgs.contains(only))
+    {
+        let mut known: Vec<&str> = access.opkgs.iter().map(Name::as_str).collect();
+        known.push(HPCC_TEST);
+        let known = format!("its tests are {}", known.join(", "));
+        return Err(Failure::new(
+            Code::Usage,
+            format!("cluster {cluster} has no test {unknown}"),
+        )
+        .hint(known)
+        .into());
+    }
     let shown = context.progress();
     let mut rows = Vec::new();
     let mut report = None;
@@ -60,7 +77,11 @@ pub fn run(context: &Context, args: &Test) -> Result<Code> {
             ..Options::default()
         };
         let root = context.ssh(&access, Some(Name::new("root")?));
-        for package in &access.opkgs {
+        for package in access
+            .opkgs
+            .iter()
+            .filter(|package| is_asked_for(package.as_str()))
+        {
             let stage = format!("test {package}");
             shown.progress.started(&stage, None, Unit::Items);
             let added = package_test(&root, &access, package.as_str(), &options, &cancel).await?;
@@ -71,7 +92,7 @@ pub fn run(context: &Context, args: &Test) -> Result<Code> {
             }
             rows.extend(added);
         }
-        if !args.no_hpcc && !cancel.is_cancelled() {
+        if is_asked_for(HPCC_TEST) && !cancel.is_cancelled() {
             shown.progress.started("HPCC", None, Unit::Items);
             let user = context.ssh(&access, Some(access.user.clone()));
             let (added, found) =
@@ -164,6 +185,9 @@ fn detail(status: &Status, stdout: &[u8], stderr: &[u8], cluster: &Name) -> Stri
         .join("; ")
 }
 
+/// What the HPCC run is called among the tests.
+const HPCC_TEST: &str = "hpcc";
+
 /// In a directory of its own in the shared home; `$1` is the input, `$2` nodes, `$3` tasks.
 const HPCC: &str = r#"set -eu
 for program in srun hpcc; do
@@ -189,7 +213,7 @@ async fn hpcc_test(
     let nodes = compute().count();
     let names = remote::fold_names(compute().map(|n| &n.name));
     let row = |result, detail: String, took: Duration| Row {
-        test: "hpcc".to_owned(),
+        test: HPCC_TEST.to_owned(),
         nodes: names.clone(),
         result,
         detail,
@@ -239,7 +263,7 @@ async fn hpcc_test(
         }
     };
     let rows = report.checks.iter().map(|check| Row {
-        test: format!("hpcc {}", check.name),
+        test: format!("{HPCC_TEST} {}", check.name),
         ..row(passed(check.passed), check.detail.clone(), took)
     });
     Ok((rows.collect(), Some(report)))
