@@ -80,8 +80,9 @@ pub fn slot(store: &dyn Store, name: &Name) -> Result<u16> {
             return Ok(slot);
         }
         let taken: BTreeSet<u16> = taken.iter().filter_map(|(key, ..)| number(key)).collect();
+        // Another state directory's clusters are on the same host.
         let free = (0..=net::MAX_SLOT)
-            .find(|slot| !taken.contains(slot))
+            .find(|slot| !taken.contains(slot) && !net::is_slot_taken(*slot))
             .ok_or(Error::NoSlot(net::MAX_SLOT))?;
         match store.put_json(&format!("{SLOTS}{free}"), name, Expected::Absent) {
             Ok(_) => return Ok(free),

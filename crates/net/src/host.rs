@@ -26,6 +26,13 @@ pub(crate) fn link_name(slot: u16) -> String {
     format!("ov{slot}")
 }
 
+/// Has this host a link of that slot already, of whomever? Slots are the host's, and state directories may be many.
+pub fn is_slot_taken(slot: u16) -> bool {
+    std::path::Path::new("/sys/class/net")
+        .join(link_name(slot))
+        .exists()
+}
+
 fn table(dir: &Dir, slot: u16) -> String {
     format!("oscarv_{slot}_{}", dir.tag())
 }

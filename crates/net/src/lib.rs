@@ -38,5 +38,6 @@ pub use check::{Missing, check};
 pub use client::{dial, send_fd_over_stdout, settled, tap};
 pub use error::Error;
 pub use holder::holder_main;
+pub use host::is_slot_taken;
 pub use spec::{Host, MAX_SLOT, Spec};
 pub use up::{Status, down, is_current, status, up};
