@@ -70,6 +70,24 @@ pub fn spawn(lock: &Path, mut command: Command) -> io::Result<Spawned> {
     command.spawn().map(Spawned::Started)
 }
 
+/// Makes `command` end with us: what it was to do is of no use to whoever comes after us, and would be in the way. The
+/// thread that starts it must live as long as it does.
+pub fn dies_with_us(command: &mut Command) -> &mut Command {
+    let parent = std::process::id();
+    // SAFETY: the closure runs between fork and exec and makes only async-signal-safe calls on plain integers.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            if libc::getppid() as u32 != parent {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            Ok(())
+        })
+    }
+}
+
 /// The id of the process that holds `lock`, or none. A missing file is no process.
 pub fn running(lock: &Path) -> io::Result<Option<u32>> {
     match File::open(lock) {

@@ -30,6 +30,8 @@ impl Head {
         let layout = self.layout(name);
         let record = record::get(&self.store, name)?;
         if record.is_none() && !layout.root.exists() {
+            // An `up` that was killed at its very beginning has no more than a slot.
+            record::delete(&self.store, name)?;
             lock.remove(&self.state, name);
             self.record(name)?;
             return Ok(());

@@ -61,6 +61,9 @@ pub struct Unready {
     pub console: Vec<String>,
 }
 
+const FULL: &str =
+    "free space there (`oscarv image prune`, `oscarv down`), or choose another place with --state";
+
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -76,9 +79,6 @@ impl Error {
             }
             Self::NoSuchNode { name, .. } => format!("`oscarv status {name}` lists its nodes"),
             Self::Busy { .. } => "wait until it has ended, then try again".to_owned(),
-            Self::TooLarge { .. } => {
-                "make the nodes smaller or fewer in the file, or end other programs".to_owned()
-            }
             Self::NoBackend { .. } => "`oscarv check` says what is missing".to_owned(),
             Self::NotReady { cluster, nodes, .. } => match nodes.first() {
                 Some(first) => format!(
@@ -88,12 +88,39 @@ impl Error {
                 ),
                 None => return None,
             },
-            Self::DiskFull { .. } => {
-                "free space there (`oscarv image prune`, `oscarv down`), or choose another place with --state".to_owned()
+            Self::DiskFull { .. } => FULL.to_owned(),
+            Self::Damaged { path, .. } => {
+                format!("remove {} and run `oscarv up` again", path.display())
             }
-            Self::Damaged { path, .. } => format!("remove {} and run `oscarv up` again", path.display()),
+            Self::Io { source, .. }
+            | Self::Image(image::Error::Io { source, .. })
+            | Self::Opkg(opkg::Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                "be the user that it belongs to, or choose another place with --state".to_owned()
+            }
+            Self::Image(image::Error::Io { source, .. })
+            | Self::Opkg(opkg::Error::Io { source, .. })
+            | Self::Vm(v3m::Error::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::StorageFull =>
+            {
+                FULL.to_owned()
+            }
             _ => return None,
         })
+    }
+
+    /// A program that has failed, at work on `path`.
+    pub(crate) fn program(program: &str, said: String, path: &Path) -> Self {
+        if said.contains("No space left on device") {
+            return Self::DiskFull {
+                path: path.to_owned(),
+            };
+        }
+        Self::Program {
+            program: program.to_owned(),
+            said,
+        }
     }
 
     pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {

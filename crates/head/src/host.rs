@@ -15,3 +15,23 @@ pub fn memory_available() -> Result<MiB> {
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
     Ok(MiB(kib.unwrap_or(0) / 1024))
 }
+
+/// Memory that a process has now, in MiB (`VmRSS`, proc(5)); none where it has ended.
+pub fn memory_of(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_seen() {
+        assert!(memory_of(std::process::id()) > 0);
+        assert_eq!(memory_of(u32::MAX), 0);
+        assert!(memory_available().unwrap().0 > 0);
+    }
+}

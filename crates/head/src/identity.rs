@@ -5,6 +5,7 @@
 //! directory `oscarv`, which `oscarv-init` installs before systemd starts: `facts` (`key=value`), `index` (one line a
 //! file: `SOURCE MODE OWNER GROUP PATH`) and the files themselves.
 
+use crate::keys::Missing;
 use crate::layout::Layout;
 use crate::record::Record;
 use crate::{Error, Result, keys};
@@ -49,22 +50,30 @@ pub struct Shared {
     admin: keys::KeyPair,
     user: keys::KeyPair,
     secrets: Vec<Entry>,
+    missing: Missing,
 }
 
 impl Shared {
-    pub fn new(layout: &Layout, record: &Record, opkgs: &[Opkg]) -> Result<Self> {
+    pub fn new(layout: &Layout, record: &Record, opkgs: &[Opkg], missing: Missing) -> Result<Self> {
         let cluster = &record.cluster;
         let mut shared = Self {
             hosts: "127.0.0.1 localhost\n".to_owned(),
             nodes: String::new(),
             known_hosts: String::new(),
-            admin: keys::ssh_key(layout, keys::ADMIN, &format!("oscarv@{}", cluster.name))?,
+            admin: keys::ssh_key(
+                layout,
+                keys::ADMIN,
+                &format!("oscarv@{}", cluster.name),
+                missing,
+            )?,
             user: keys::ssh_key(
                 layout,
                 keys::USER,
                 &format!("{}@{}", cluster.user, cluster.name),
+                missing,
             )?,
             secrets: Vec::new(),
+            missing,
         };
         let head = head(record);
         for (group, node) in cluster.nodes() {
@@ -92,7 +101,7 @@ impl Shared {
                 group.cpus,
                 group.memory.0
             );
-            let key = host_key(layout, name)?.bare();
+            let key = host_key(layout, name, missing)?.bare();
             let _ = writeln!(
                 shared.known_hosts,
                 "{name},{name}.{},{} {key}",
@@ -105,7 +114,7 @@ impl Shared {
                     mode: secret.mode,
                     owner: secret.owner.clone(),
                     path: secret.path.display().to_string(),
-                    content: keys::secret(layout, &opkg.name, secret)?,
+                    content: keys::secret(layout, &opkg.name, secret, missing)?,
                 });
             }
         }
@@ -118,8 +127,8 @@ impl Shared {
     }
 }
 
-fn host_key(layout: &Layout, node: &Name) -> Result<keys::KeyPair> {
-    keys::ssh_key(layout, &format!("host-{node}"), node.as_str())
+fn host_key(layout: &Layout, node: &Name, missing: Missing) -> Result<keys::KeyPair> {
+    keys::ssh_key(layout, &format!("host-{node}"), node.as_str(), missing)
 }
 
 /// The name of the head node.
@@ -153,7 +162,7 @@ impl Identity {
         let head_address = record
             .assigned(&head)
             .map_or(given.address, |head| head.address);
-        let host_key = host_key(layout, name)?;
+        let host_key = host_key(layout, name, shared.missing)?;
         let machine =
             blake3::hash(format!("{}/{name}/{}", cluster.name, host_key.public).as_bytes())
                 .to_hex();

@@ -31,12 +31,29 @@ impl KeyPair {
     }
 }
 
-/// The ssh key of that name, made if it is missing.
-pub fn ssh_key(layout: &Layout, name: &str, comment: &str) -> Result<KeyPair> {
+/// What is done about a key that is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is made. Only who holds the cluster's lock may do so.
+    Make,
+    /// It is empty, and so unlike any that will be made: whoever only looks changes nothing.
+    Leave,
+}
+
+/// The ssh key of that name.
+pub fn ssh_key(layout: &Layout, name: &str, comment: &str, missing: Missing) -> Result<KeyPair> {
     let path = layout.keys().join(name);
     let public = layout.keys().join(format!("{name}.pub"));
     if !path.exists() || !public.exists() {
-        generate(&path, comment)?;
+        match missing {
+            Missing::Make => generate(&path, comment)?,
+            Missing::Leave => {
+                return Ok(KeyPair {
+                    private: String::new(),
+                    public: String::new(),
+                });
+            }
+        }
     }
     let read = |path: &Path| fs::read_to_string(path).map_err(Error::io(path));
     Ok(KeyPair {
@@ -52,10 +69,12 @@ fn generate(path: &Path, comment: &str) -> Result<()> {
     for old in [&half, &half_public] {
         let _ = fs::remove_file(old);
     }
-    let output = Command::new("ssh-keygen")
+    let mut command = Command::new("ssh-keygen");
+    command
         .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
         .arg(&half)
-        .stdin(Stdio::null())
+        .stdin(Stdio::null());
+    let output = daemon::dies_with_us(&mut command)
         .output()
         .map_err(|e| Error::Program {
             program: "ssh-keygen".to_owned(),
@@ -63,24 +82,29 @@ fn generate(path: &Path, comment: &str) -> Result<()> {
         })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(Error::Program {
-            program: "ssh-keygen".to_owned(),
-            said,
-        });
+        return Err(Error::program("ssh-keygen", said, path));
     }
     let public = path.with_extension("pub");
     fs::rename(&half_public, &public).map_err(Error::io(&public))?;
     fs::rename(&half, path).map_err(Error::io(path))
 }
 
-/// A package's secret, made if it is missing.
-pub fn secret(layout: &Layout, package: &Name, secret: &Secret) -> Result<Vec<u8>> {
+/// A package's secret.
+pub fn secret(
+    layout: &Layout,
+    package: &Name,
+    secret: &Secret,
+    missing: Missing,
+) -> Result<Vec<u8>> {
     let path = layout.keys().join(format!("{package}.{}", secret.name));
     match fs::read(&path) {
         Ok(bytes) if bytes.len() == secret.bytes => return Ok(bytes),
         Ok(_) => {}
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
         Err(e) => return Err(Error::io(&path)(e)),
+    }
+    if missing == Missing::Leave {
+        return Ok(Vec::new());
     }
     let bytes = random(secret.bytes)?;
     write(&path, &bytes, 0o600)?;

@@ -6,6 +6,10 @@ use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Whoever holds the lock for longer than this is at work.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Held by an operation; ends with it, however it ends.
 pub struct Lock {
@@ -20,6 +24,7 @@ impl Lock {
     pub fn take(state: &Path, cluster: &Name) -> Result<Self> {
         let path = path(state, cluster);
         crate::layout::make_dir(&state.join("clusters"), 0o711)?;
+        let end = Instant::now() + LOOK;
         loop {
             let mut file = fs::OpenOptions::new()
                 .read(true)
@@ -31,6 +36,11 @@ impl Lock {
                 .map_err(Error::io(&path))?;
             match file.try_lock() {
                 Ok(()) => {}
+                // `status` holds it for a moment, to see whether somebody else does.
+                Err(TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(LOOK / 20);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::Busy {
                         name: cluster.clone(),

@@ -183,12 +183,14 @@ fn overlay(base: &Path, disk: &Path, size: MiB) -> Result<()> {
     let mut half = disk.as_os_str().to_owned();
     half.push(".new");
     let half = Path::new(&half);
-    let output = Command::new("qemu-img")
+    let mut command = Command::new("qemu-img");
+    command
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
         .arg(base)
         .arg(half)
         .arg(format!("{}M", size.0))
-        .stdin(Stdio::null())
+        .stdin(Stdio::null());
+    let output = daemon::dies_with_us(&mut command)
         .output()
         .map_err(|e| Error::Program {
             program: "qemu-img".to_owned(),
@@ -196,15 +198,7 @@ fn overlay(base: &Path, disk: &Path, size: MiB) -> Result<()> {
         })?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        if said.contains("No space left on device") {
-            return Err(Error::DiskFull {
-                path: disk.to_owned(),
-            });
-        }
-        return Err(Error::Program {
-            program: "qemu-img".to_owned(),
-            said,
-        });
+        return Err(Error::program("qemu-img", said, disk));
     }
     fs::rename(half, disk).map_err(Error::io(disk))
 }

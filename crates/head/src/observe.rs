@@ -4,6 +4,7 @@ use crate::base::Base;
 use crate::events;
 use crate::head::Head;
 use crate::identity::{Identity, Shared};
+use crate::keys::Missing;
 use crate::layout::Layout;
 use crate::node::{self, Made};
 use crate::record::Record;
@@ -98,7 +99,7 @@ impl Head {
         if layout.root.exists() {
             let wanted = match image {
                 Some(image) if layout.keys().exists() => {
-                    let shared = Shared::new(layout, record, opkgs)?;
+                    let shared = Shared::new(layout, record, opkgs, Missing::Leave)?;
                     wanted(layout, record, image, &shared)?
                 }
                 _ => BTreeMap::new(),

@@ -6,13 +6,14 @@ use crate::access;
 use crate::base::Base;
 use crate::head::Head;
 use crate::identity::Shared;
+use crate::keys::Missing;
 use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::node;
 use crate::observe::{self, Wanted};
 use crate::record::{self, Record};
 use crate::{ClusterStatus, Error, Result};
-use api::{Name, Progress, Unit};
+use api::{MiB, Name, Progress, Unit};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use image::BuildOptions;
 use opkg::{Opkg, Phase};
@@ -70,8 +71,26 @@ impl Head {
         options: UpOptions,
         progress: &Progress,
     ) -> Result<ClusterStatus> {
-        let _lock = Lock::take(&self.state, &cluster.name)?;
-        fits(cluster, progress)?;
+        let lock = Lock::take(&self.state, &cluster.name)?;
+        let result = self.make_so(cluster, options, progress).await;
+        if result.is_err()
+            && matches!(record::get(&self.store, &cluster.name), Ok(None))
+            && !self.layout(&cluster.name).root.exists()
+        {
+            // It was refused before anything was made; nothing stays of the attempt either.
+            record::delete(&self.store, &cluster.name)?;
+            lock.remove(&self.state, &cluster.name);
+        }
+        result
+    }
+
+    async fn make_so(
+        &self,
+        cluster: &Cluster,
+        options: UpOptions,
+        progress: &Progress,
+    ) -> Result<ClusterStatus> {
+        self.fits(cluster, progress).await?;
         let slot = record::slot(&self.store, &cluster.name)?;
         let mut case = self.case(cluster, Some(slot)).await?;
         // First of all: whatever happens from here on, `down` and the next `up` know of it.
@@ -91,7 +110,7 @@ impl Head {
             opkgs,
             ..
         } = &case;
-        let shared = Shared::new(layout, record, opkgs)?;
+        let shared = Shared::new(layout, record, opkgs, Missing::Make)?;
         access::write_files(layout, record, &shared, &self.state, &self.program)?;
         let wanted = observe::wanted(layout, record, &image, &shared)?;
         let observed = self.observe(layout, record, Some(&image), opkgs).await?;
@@ -115,6 +134,18 @@ impl Head {
             self.deployed(opkgs, &case.record).await?;
         }
         self.status(&cluster.name).await
+    }
+
+    /// Refuses what this host's memory cannot carry, before anything is made. What the cluster's own nodes use already
+    /// is not needed twice.
+    async fn fits(&self, cluster: &Cluster, progress: &Progress) -> Result<()> {
+        let mut has = 0;
+        if record::get(&self.store, &cluster.name)?.is_some() {
+            for node in self.status(&cluster.name).await?.nodes {
+                has += node.pid.map_or(0, crate::host::memory_of);
+            }
+        }
+        fits(cluster, MiB(has), progress)
     }
 
     /// `slot` is given when it is meant; a plan takes what there is.
@@ -390,11 +421,12 @@ pub(crate) async fn remove(
     node::unmake(layout, node)
 }
 
-/// Refuses what this host's memory cannot carry, before anything is made.
-fn fits(cluster: &Cluster, progress: &Progress) -> Result<()> {
+/// Refuses what this host's memory cannot carry.
+fn fits(cluster: &Cluster, has: MiB, progress: &Progress) -> Result<()> {
+    let free = crate::host::memory_available()?;
     let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
     let mut reasons = Vec::new();
-    for finding in plan::fits(cluster, crate::host::memory_available()?, cpus) {
+    for finding in plan::fits(cluster, MiB(free.0 + has.0), cpus) {
         if finding.is_refusal() {
             reasons.push(finding.to_string());
         } else {
