@@ -133,11 +133,20 @@ impl Head {
         if cluster.backend == Backend::Fake {
             return Ok(Backend::Fake);
         }
-        let probe = self.probe(cluster.backend).await?;
-        if probe.usable {
-            return Ok(probe.backend);
+        // What `auto` comes to is decided once: a cluster stays on what it was made on.
+        let choices: &[Backend] = match &cluster.backend {
+            Backend::Auto => &[Backend::Kvm, Backend::Qemu],
+            told => std::slice::from_ref(told),
+        };
+        let mut missing = Vec::new();
+        for backend in choices {
+            let probe = self.probe(*backend).await?;
+            if probe.usable {
+                return Ok(*backend);
+            }
+            missing = probe.missing;
         }
-        let missing = probe.missing.iter().map(|missing| match &missing.remedy {
+        let missing = missing.iter().map(|missing| match &missing.remedy {
             Some(remedy) => format!("{}; mend it with: {remedy}", missing.what),
             None => missing.what.clone(),
         });

@@ -10,7 +10,7 @@ use api::{MiB, Name};
 use profile::{Backend, Boot, Channel, Disk, DiskFormat, Group, Link, Nic, Node, Role, Vm};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -184,6 +184,14 @@ fn overlay(base: &Path, disk: &Path, size: MiB) -> Result<()> {
     let mut half = disk.as_os_str().to_owned();
     half.push(".new");
     let half = Path::new(&half);
+    // qemu-img writes into a file that is there without changing its mode: a node's disk holds its keys.
+    fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(half)
+        .map_err(Error::io(half))?;
     let mut command = Command::new("qemu-img");
     command
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
@@ -193,10 +201,7 @@ fn overlay(base: &Path, disk: &Path, size: MiB) -> Result<()> {
         .stdin(Stdio::null());
     let output = daemon::dies_with_us(&mut command)
         .output()
-        .map_err(|e| Error::Program {
-            program: "qemu-img".to_owned(),
-            said: e.to_string(),
-        })?;
+        .map_err(Error::start("qemu-img", "qemu-utils"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Error::program("qemu-img", said, disk));

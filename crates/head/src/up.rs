@@ -57,6 +57,7 @@ struct Case {
 impl Head {
     /// What `up` would do now. Changes nothing.
     pub async fn plan(&self, cluster: &Cluster) -> Result<Plan> {
+        self.fits(cluster, &Progress::default()).await?;
         let case = self.case(cluster, None).await?;
         let observed = self
             .observe(&case.layout, &case.record, case.image.as_ref(), &case.opkgs)
@@ -354,10 +355,7 @@ impl Head {
             .kill_on_drop(true)
             .output()
             .await
-            .map_err(|e| Error::Program {
-                program: "ssh".to_owned(),
-                said: e.to_string(),
-            })?;
+            .map_err(Error::start("ssh", "openssh-client"))?;
         if output.status.success() {
             return Ok(());
         }
