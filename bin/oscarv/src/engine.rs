@@ -22,6 +22,8 @@ pub fn code_of(error: &(dyn StdError + 'static)) -> Option<Code> {
             head::Error::Net(error) => of_net(error),
             head::Error::Image(error) => of_image(error),
             head::Error::Vm(error) => of_vm(error),
+            head::Error::Missing { .. } => Some(Code::Unfit),
+            head::Error::Opkg(opkg::Error::Io { .. }) => None,
             head::Error::Opkg(_) => Some(Code::Usage),
             _ => None,
         };

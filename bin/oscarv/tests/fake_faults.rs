@@ -290,7 +290,10 @@ fn a_disk_that_is_full() {
     let mount = home.path("disk");
     fs::create_dir(&mount).unwrap();
     let mut command = Command::new("unshare");
-    command.arg(if is_root() { "-m" } else { "-rm" });
+    command.arg("-m");
+    if !is_root() {
+        command.args(["-U", "--map-current-user", "--keep-caps"]);
+    }
     command
         .args(["sh", "-c", FULL, "sh"])
         .arg(program())

@@ -98,7 +98,9 @@ fn job(home: &Home, nodes: u32) -> String {
 
 fn files(home: &Home) {
     // Every byte there is, in a size that is no multiple of anything.
-    let bytes: Vec<u8> = (0u32..777_777).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let bytes: Vec<u8> = (0u32..777_777)
+        .map(|n| (n.wrapping_mul(n) >> 7) as u8)
+        .collect();
     let blob = home.path("blob");
     fs::write(&blob, &bytes).unwrap();
     home.ok(&["push", "labmpi:all", blob.to_str().unwrap(), "/tmp/blob"]);

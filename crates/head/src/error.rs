@@ -26,6 +26,11 @@ pub enum Error {
     },
     #[error("{program} failed: {said}")]
     Program { program: String, said: String },
+    #[error("{program} is not installed; run: sudo apt-get install {package}")]
+    Missing {
+        program: &'static str,
+        package: &'static str,
+    },
     #[error("the disk of {} is full", path.display())]
     DiskFull { path: PathBuf },
     #[error("{}", path.display())]
@@ -108,6 +113,20 @@ impl Error {
             }
             _ => return None,
         })
+    }
+
+    /// A program, of a package of the host's, that could not be started.
+    pub(crate) fn start(
+        program: &'static str,
+        package: &'static str,
+    ) -> impl Fn(std::io::Error) -> Self {
+        move |e| match e.kind() {
+            std::io::ErrorKind::NotFound => Self::Missing { program, package },
+            _ => Self::Program {
+                program: program.to_owned(),
+                said: e.to_string(),
+            },
+        }
     }
 
     /// A program that has failed, at work on `path`.

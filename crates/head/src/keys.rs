@@ -76,10 +76,7 @@ fn generate(path: &Path, comment: &str) -> Result<()> {
         .stdin(Stdio::null());
     let output = daemon::dies_with_us(&mut command)
         .output()
-        .map_err(|e| Error::Program {
-            program: "ssh-keygen".to_owned(),
-            said: e.to_string(),
-        })?;
+        .map_err(Error::start("ssh-keygen", "openssh-client"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(Error::program("ssh-keygen", said, path));

@@ -43,8 +43,14 @@ pub fn run(context: &Context) -> Result<Code> {
         &mut findings,
         "access",
         "ssh client and tar are there",
-        access(),
+        absent(&[
+            ("ssh", "openssh-client"),
+            ("ssh-keygen", "openssh-client"),
+            ("tar", "tar"),
+        ]),
     );
+    let disks = absent(&[("qemu-img", "qemu-utils")]);
+    add(&mut findings, "disks", "disks of nodes can be made", disks);
     findings.push(memory());
     findings.push(disk(&context.state));
     let fit = findings.iter().all(|f| f.state != State::Missing);
@@ -124,15 +130,11 @@ fn hypervisors(context: &Context, findings: &mut Vec<Finding>) -> Result<()> {
     Ok(())
 }
 
-fn access() -> Vec<(String, Option<String>)> {
+/// Programs that are not on the path, of these with their packages.
+fn absent(programs: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    let programs = [
-        ("ssh", "openssh-client"),
-        ("ssh-keygen", "openssh-client"),
-        ("tar", "tar"),
-    ];
-    let missing = programs.into_iter().filter(|(program, _)| !there(program));
+    let missing = programs.iter().filter(|(program, _)| !there(program));
     missing
         .map(|(program, package)| {
             (
