@@ -135,6 +135,8 @@ pub fn make(
     let disk = layout.disk(node);
     if let Some(base) = image.disk.as_ref().filter(|_| !disk.exists()) {
         overlay(base, &disk, group.disk)?;
+    }
+    if image.disk.is_some() {
         give(&disk, record.slot)?;
     }
     tell(layout, record, node, identity, false)?;

@@ -68,16 +68,21 @@ pub fn delete(store: &dyn Store, name: &Name) -> Result<()> {
 const SLOTS: &str = "slot/";
 
 /// The slot of this cluster: the one it has, or the lowest that is free. Two commands at once get different ones.
-pub fn slot(store: &dyn Store, name: &Name) -> Result<u16> {
+/// `bound` says that the cluster's network is there: then its slot stays. Otherwise a slot that somebody else on this
+/// host (with another state directory) has taken meanwhile is given up.
+pub fn slot(store: &dyn Store, name: &Name, bound: bool) -> Result<u16> {
     loop {
         let taken = store.list_json::<Name>(SLOTS)?;
         let number = |key: &str| key.strip_prefix(SLOTS).and_then(|n| n.parse::<u16>().ok());
-        if let Some(slot) = taken
-            .iter()
-            .find(|(_, owner, _)| owner == name)
-            .and_then(|(key, ..)| number(key))
+        let own = taken.iter().find(|(_, owner, _)| owner == name);
+        if let Some((key, _, generation)) = own
+            && let Some(slot) = number(key)
         {
-            return Ok(slot);
+            if bound || !net::is_slot_taken(slot) {
+                return Ok(slot);
+            }
+            store.delete(key, Expected::Generation(*generation))?;
+            continue;
         }
         let taken: BTreeSet<u16> = taken.iter().filter_map(|(key, ..)| number(key)).collect();
         // Another state directory's clusters are on the same host.

@@ -92,7 +92,8 @@ impl Head {
         progress: &Progress,
     ) -> Result<ClusterStatus> {
         self.fits(cluster, progress).await?;
-        let slot = record::slot(&self.store, &cluster.name)?;
+        let bound = self.layout(&cluster.name).net().exists();
+        let slot = record::slot(&self.store, &cluster.name, bound)?;
         let mut case = self.case(cluster, Some(slot)).await?;
         // First of all: whatever happens from here on, `down` and the next `up` know of it.
         record::put(&self.store, &case.record)?;
@@ -103,6 +104,8 @@ impl Head {
             None => self.build(cluster, case.opkgs.clone(), progress).await?,
         };
         case.record.image = image.id.clone();
+        // A build takes minutes: the slot may be gone.
+        case.record.slot = record::slot(&self.store, &cluster.name, bound)?;
         record::put(&self.store, &case.record)?;
 
         let Case {
