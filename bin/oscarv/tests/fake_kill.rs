@@ -62,7 +62,7 @@ fn up_killed_at_any_moment() {
         moments.met(met);
         let at = format!("killed after {moment:?}");
         // One half goes on, the other gives up; both from what the kill has left.
-        if moments.next % 2 == 0 {
+        if moments.next.is_multiple_of(2) {
             let answer = home.run(&["up", &file]);
             assert_eq!(answer.code, 0, "{at}: {}", answer.err);
             let status = home.status("cut");
@@ -87,7 +87,7 @@ fn down_killed_at_any_moment() {
         home.ok(&["up", &file]);
         moments.met(home.killed(&["down", "fall", "--yes"], moment));
         let at = format!("killed after {moment:?}");
-        if moments.next % 2 == 0 {
+        if moments.next.is_multiple_of(2) {
             // What is left of it is whatever it is; up makes it whole.
             let answer = home.run(&["up", &file, "--yes"]);
             assert_eq!(answer.code, 0, "{at}: {}", answer.err);
