@@ -92,7 +92,11 @@ impl Head {
         progress: &Progress,
     ) -> Result<ClusterStatus> {
         self.fits(cluster, progress).await?;
-        let bound = self.layout(&cluster.name).net().exists();
+        let layout = self.layout(&cluster.name);
+        // Nodes that were made hang in that slot's network, whether its holder lives or not.
+        let bound = std::fs::read_dir(layout.root.join("disks"))
+            .is_ok_and(|mut nodes| nodes.next().is_some())
+            || matches!(net::status(&layout.net()), net::Status::Up { .. });
         let slot = record::slot(&self.store, &cluster.name, bound)?;
         let mut case = self.case(cluster, Some(slot)).await?;
         // First of all: whatever happens from here on, `down` and the next `up` know of it.
