@@ -7,7 +7,8 @@
 use crate::sys;
 use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 
 const SEEN: &str = "var/lib/oscarv/identity";
@@ -102,7 +103,15 @@ fn write(path: &Path, content: &[u8], mode: u32) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     let mut half = path.as_os_str().to_owned();
     half.push(".oscarv-new");
-    fs::write(&half, content).map_err(|e| e.to_string())?;
+    let _ = fs::remove_file(&half);
+    // Nobody else's until its mode says so: it may be a secret, and users may be logged in.
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&half)
+        .map_err(|e| e.to_string())?;
+    file.write_all(content).map_err(|e| e.to_string())?;
     fs::set_permissions(&half, fs::Permissions::from_mode(mode)).map_err(|e| e.to_string())?;
     fs::rename(&half, path).map_err(|e| e.to_string())
 }

@@ -63,15 +63,9 @@ pub fn hint_of(error: &(dyn StdError + 'static)) -> Option<String> {
         .and_then(head::Error::hint)
 }
 
-/// Images that clusters run, however the head names them.
+/// Images that clusters stand on.
 pub fn used_images(head: &Head) -> Result<Vec<(api::Name, String)>> {
-    let runtime = crate::context::small_runtime()?;
-    let mut used = Vec::new();
-    for name in head.names()? {
-        let status = runtime.block_on(head.status(&name))?;
-        used.extend(status.image.map(|image| (name, image)));
-    }
-    Ok(used)
+    Ok(head.images_used()?)
 }
 
 pub fn is_used(image: &Image, used: &[(api::Name, String)]) -> bool {

@@ -66,13 +66,7 @@ impl Head {
             progress.done("network", "gone");
         }
         match record {
-            Some(record) if options.keep => record::put(
-                &self.store,
-                &Record {
-                    wanted: false,
-                    ..record
-                },
-            ),
+            Some(_) if options.keep => Ok(()),
             _ => {
                 remove_all(&layout.root)?;
                 record::delete(&self.store, name)

@@ -4,9 +4,9 @@ use crate::layout::Layout;
 use crate::record::{self, Record};
 use crate::{Access, Error, Result};
 use api::Name;
-use image::{Image, Images};
+use image::Images;
 use opkg::{Opkg, Repository};
-use profile::{Backend, Cluster, Recipe};
+use profile::{Backend, Cluster};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use store::Sqlite;
@@ -56,17 +56,27 @@ impl Head {
         Ok((repository.resolve(names)?, repository.notes().to_vec()))
     }
 
-    /// All OPKGs that can be named in a recipe.
-    pub fn repository(&self) -> Result<Repository> {
-        let mut places = self.packages.clone();
-        places.push(opkg::unpack_shipped(&self.state.join("packages"))?);
-        Ok(Repository::open(&places)?)
-    }
-
-    /// The image of this recipe, if it was built.
-    pub fn find_image(&self, recipe: &Recipe) -> Result<Option<Image>> {
-        let (opkgs, _) = self.opkgs(&recipe.opkgs)?;
-        Ok(self.images.find(&self.images.key(recipe, &opkgs))?)
+    /// The images that nodes stand on, or will when `up` has ended, with the cluster of each.
+    pub fn images_used(&self) -> Result<Vec<(Name, String)>> {
+        let mut used = Vec::new();
+        for record in record::all(&self.store)? {
+            let name = &record.cluster.name;
+            let layout = self.layout(name);
+            let disks = std::fs::read_dir(layout.root.join("disks"));
+            for node in disks.into_iter().flatten().flatten() {
+                let node = node.file_name().to_str().and_then(|n| Name::new(n).ok());
+                if let Some(node) = node
+                    && let Some(made) = crate::node::Made::read(&layout, &node)?
+                {
+                    used.push((name.clone(), made.image));
+                }
+            }
+            used.push((name.clone(), record.image.clone()));
+        }
+        used.retain(|(_, image)| !image.is_empty());
+        used.sort();
+        used.dedup();
+        Ok(used)
     }
 
     pub(crate) fn layout(&self, name: &Name) -> Layout {

@@ -94,6 +94,7 @@ pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
             .mode(mode)
             .open(&half)?;
         file.write_all(content)?;
+        file.sync_all()?;
         fs::rename(&half, path)
     };
     put().map_err(Error::io(path))

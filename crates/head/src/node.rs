@@ -10,7 +10,7 @@ use api::{MiB, Name};
 use profile::{Backend, Boot, Channel, Disk, DiskFormat, Group, Link, Nic, Node, Role, Vm};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -159,7 +159,13 @@ pub fn tell(
 ) -> Result<()> {
     let path = layout.identity(node);
     identity.write(&path, running)?;
-    give(&path, record.slot)
+    // QEMU only reads it.
+    if let Some((_, group)) = owner(record.slot) {
+        chown(&path, None, Some(group)).map_err(Error::io(&path))?;
+        let mode = fs::Permissions::from_mode(0o640);
+        fs::set_permissions(&path, mode).map_err(Error::io(&path))?;
+    }
+    Ok(())
 }
 
 /// The identity that a running node has taken on is the one it has now.

@@ -22,8 +22,6 @@ pub struct Record {
     pub image: String,
     /// Its OPKGs, those they require included, in order.
     pub opkgs: Vec<Name>,
-    /// Will `up` run: `down --keep` leaves records of clusters that should not.
-    pub wanted: bool,
 }
 
 impl Record {

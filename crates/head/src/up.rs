@@ -184,12 +184,13 @@ impl Head {
                 .or(before.as_ref().map(|before| before.slot))
                 .unwrap_or(0),
             backend,
+            // Until another is built, its nodes stand on the one before.
             image: image
                 .as_ref()
                 .map(|image| image.id.clone())
+                .or(before.as_ref().map(|before| before.image.clone()))
                 .unwrap_or_default(),
             opkgs: opkgs.iter().map(|opkg| opkg.name.clone()).collect(),
-            wanted: true,
         };
         Ok(Case {
             layout,
