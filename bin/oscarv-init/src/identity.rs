@@ -27,14 +27,14 @@ pub fn facts(disk: &Path) -> Result<Facts, String> {
         .collect())
 }
 
-/// Puts the files in place where this identity was not installed before; true if it was new.
-pub fn install(disk: &Path, root: &Path) -> Result<bool, String> {
+/// Puts the files in place where this identity was not installed before, or `again`; true if that was done.
+pub fn install(disk: &Path, root: &Path, again: bool) -> Result<bool, String> {
     let facts = facts(disk)?;
     let digest = facts.get("digest").map(String::as_str).unwrap_or_default();
     if let Some(name) = facts.get("hostname") {
         sys::set_host_name(name)?;
     }
-    if fs::read_to_string(root.join(SEEN)).is_ok_and(|seen| seen == digest) {
+    if !again && fs::read_to_string(root.join(SEEN)).is_ok_and(|seen| seen == digest) {
         return Ok(false);
     }
     let accounts = Accounts::read(root)?;

@@ -66,21 +66,20 @@ fn apply(disk: &str) -> Result<(), String> {
     let at = format!("/run/oscarv-identity.{}", std::process::id());
     fs::create_dir_all(&at).map_err(|e| format!("cannot make {at}: {e}"))?;
     sys::mount(disk, &at, "vfat", sys::MS_RDONLY, "")?;
-    let new = identity::install(Path::new(&at), Path::new("/"));
+    // Always: a node that booted while the disk was being written anew took its files for those of the new digest.
+    let installed = identity::install(Path::new(&at), Path::new("/"), true);
     sys::unmount(&at)?;
     let _ = fs::remove_dir(&at);
-    if new? {
-        let status = Command::new(CONFIGURE)
-            .status()
-            .map_err(|e| format!("configure did not start: {e}"))?;
-        if !status.success() {
-            return Err(format!(
-                "configure ended with {status}; see /var/log/oscarv"
-            ));
-        }
-        identity::remember(Path::new("/"))?;
+    installed?;
+    let status = Command::new(CONFIGURE)
+        .status()
+        .map_err(|e| format!("configure did not start: {e}"))?;
+    if !status.success() {
+        return Err(format!(
+            "configure ended with {status}; see /var/log/oscarv"
+        ));
     }
-    Ok(())
+    identity::remember(Path::new("/"))
 }
 
 fn boot(events: &mut Events) -> Result<(), String> {
@@ -107,7 +106,7 @@ fn boot(events: &mut Events) -> Result<(), String> {
     if let Some(disk) = argument(&arguments, "oscarv.identity") {
         fs::create_dir_all(IDENTITY).map_err(|e| e.to_string())?;
         sys::mount(disk, IDENTITY, "vfat", sys::MS_RDONLY, "")?;
-        let new = identity::install(Path::new(IDENTITY), Path::new(ROOT))?;
+        let new = identity::install(Path::new(IDENTITY), Path::new(ROOT), false)?;
         let facts = identity::facts(Path::new(IDENTITY))?;
         network::up(&facts)?;
         sys::unmount(IDENTITY)?;

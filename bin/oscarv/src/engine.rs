@@ -6,7 +6,7 @@ use image::Image;
 use std::error::Error as StdError;
 
 pub use head::{
-    Access, ClusterStatus, DownOptions, Error, Head, Health, NodeStatus, Readiness, UpOptions,
+    Access, ClusterStatus, Consent, DownOptions, Error, Head, Health, NodeStatus, Readiness, UpOptions,
 };
 
 /// The code that an error of another crate ends us with, where it is not just a failure.
@@ -17,7 +17,7 @@ pub fn code_of(error: &(dyn StdError + 'static)) -> Option<Code> {
                 Some(Code::NotFound)
             }
             head::Error::Busy { .. } => Some(Code::Busy),
-            head::Error::NotReady { .. } => Some(Code::TimeLimit),
+            head::Error::NotReady { late: true, .. } => Some(Code::TimeLimit),
             head::Error::NoBackend { .. } | head::Error::TooLarge { .. } => Some(Code::Unfit),
             head::Error::Net(error) => of_net(error),
             head::Error::Image(error) => of_image(error),

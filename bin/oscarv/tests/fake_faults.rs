@@ -55,7 +55,7 @@ fn a_node_that_says_that_it_failed() {
     let events = home.state().join("clusters/sad/disks/compute1/events.log");
     fs::write(&events, "0.1 boot kernel\n2.0 failed munge: no key\n").unwrap();
     home.run(&["up", &file])
-        .is(6)
+        .is(1)
         .says(&["node compute1 is not ready", "munge: no key"]);
     assert_eq!(home.status("sad")["health"], "degraded");
 }
@@ -92,7 +92,7 @@ fn a_node_that_crashes() {
     let failure = Failure::Crash("kernel panic".to_owned());
     hypervisor.fail(&node, Some(failure)).unwrap();
     home.run(&["up", &file, "--time-limit", "1m"])
-        .is(6)
+        .is(1)
         .says(&["its VM is crashed: kernel panic", "| kernel panic"]);
     hypervisor.fail(&node, None).unwrap();
     home.ok(&["up", &file]);

@@ -4,13 +4,14 @@ use crate::head::Head;
 use crate::layout::{Layout, remove_all};
 use crate::lock::Lock;
 use crate::record::{self, Record};
-use crate::up::{blocking, remove};
+use crate::step::remove;
+use crate::up::blocking;
 use crate::{Error, Result};
 use api::{Name, Progress, Unit};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use profile::Backend;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use v3m::{Driver, State};
 
 const AT_ONCE: usize = 32;
@@ -95,11 +96,8 @@ impl Head {
                         // Nothing in our images listens to the power button; a node that does not answer is stopped
                         // by the driver when its time is over.
                         let poweroff = ["systemctl", "--no-block", "poweroff"];
-                        let _ = tokio::time::timeout(
-                            options.grace,
-                            self.on_node(layout, &node, &poweroff),
-                        )
-                        .await;
+                        let end = Instant::now() + options.grace;
+                        let _ = self.once_on_node(layout, &node, &poweroff, end).await;
                     }
                     driver.stop(&node, options.grace).await?;
                 }

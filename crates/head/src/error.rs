@@ -2,7 +2,6 @@
 
 use api::Name;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -21,9 +20,14 @@ pub enum Error {
     #[error("{}", in_words(.nodes))]
     NotReady {
         cluster: Name,
-        limit: Duration,
+        /// The time limit passed; otherwise a node has failed, and waiting would not help.
+        late: bool,
         nodes: Vec<Unready>,
     },
+    #[error("meanwhile more has to be done than was agreed to:\n{steps}")]
+    NotAgreed { steps: String },
+    #[error("node {node} could not be reached: {said}")]
+    Unreachable { node: Name, said: String },
     #[error("{program} failed: {said}")]
     Program { program: String, said: String },
     #[error("{program} is not installed; run: sudo apt-get install {package}")]
@@ -84,6 +88,7 @@ impl Error {
             }
             Self::NoSuchNode { name, .. } => format!("`oscarv status {name}` lists its nodes"),
             Self::Busy { .. } => "wait until it has ended, then try again".to_owned(),
+            Self::NotAgreed { .. } => "run `oscarv up` again and look at its plan".to_owned(),
             Self::NoBackend { .. } => "`oscarv check` says what is missing".to_owned(),
             Self::NotReady { cluster, nodes, .. } => match nodes.first() {
                 Some(first) => format!(

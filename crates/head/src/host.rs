@@ -1,7 +1,8 @@
 //! This host.
 
 use crate::{Error, Result};
-use api::MiB;
+use api::{MiB, Progress};
+use profile::Cluster;
 use std::fs;
 use std::path::Path;
 
@@ -34,4 +35,25 @@ mod tests {
         assert_eq!(memory_of(u32::MAX), 0);
         assert!(memory_available().unwrap().0 > 0);
     }
+}
+
+/// Refuses what this host's memory cannot carry.
+pub(crate) fn fits(cluster: &Cluster, has: MiB, progress: &Progress) -> Result<()> {
+    let free = memory_available()?;
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+    let mut reasons = Vec::new();
+    for finding in plan::fits(cluster, MiB(free.0 + has.0), cpus) {
+        if finding.is_refusal() {
+            reasons.push(finding.to_string());
+        } else {
+            progress.note(finding.to_string());
+        }
+    }
+    if reasons.is_empty() {
+        return Ok(());
+    }
+    Err(Error::TooLarge {
+        name: cluster.name.clone(),
+        reasons,
+    })
 }

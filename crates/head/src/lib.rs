@@ -21,6 +21,7 @@ mod node;
 mod observe;
 mod record;
 mod status;
+mod step;
 mod up;
 mod wait;
 
@@ -30,4 +31,4 @@ pub use error::{Error, Result, Unready};
 pub use head::Head;
 pub use host::memory_available;
 pub use status::*;
-pub use up::UpOptions;
+pub use up::{Consent, UpOptions};

@@ -17,10 +17,9 @@ use std::process::{Command, Stdio};
 pub const EVENTS: &str = "org.oscarv.events";
 
 /// For an emulated processor: each of these spares it work that an emulated machine has no use for (protection against
-/// side channels of a real one, self-tests, clearing of memory that is fresh anyway). The time-stamp counter is out as a
-/// clock: on a busy host its calibration may be wrong by a factor.
+/// side channels of a real one, self-tests, clearing of memory that is fresh anyway).
 const EMULATED: &str = "mitigations=off nokaslr cryptomgr.notests rcupdate.rcu_expedited=1 init_on_alloc=0 \
-                        no_timer_check tsc=unstable nowatchdog lsm=capability";
+                        no_timer_check nowatchdog lsm=capability";
 const ALWAYS: &str = "console=ttyS0 quiet root=/dev/vda oscarv.identity=/dev/vdb net.ifnames=0 8250.nr_uarts=1 \
                       audit=0 apparmor=0 random.trust_cpu=on";
 

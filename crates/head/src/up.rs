@@ -9,25 +9,15 @@ use crate::identity::Shared;
 use crate::keys::Missing;
 use crate::layout::Layout;
 use crate::lock::Lock;
-use crate::node;
-use crate::observe::{self, Wanted};
+use crate::observe;
 use crate::record::{self, Record};
 use crate::{ClusterStatus, Error, Result};
-use api::{MiB, Name, Progress, Unit};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use api::{MiB, Progress, Unit};
 use image::BuildOptions;
 use opkg::{Opkg, Phase};
 use plan::{Plan, Step};
 use profile::Cluster;
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use v3m::Driver;
-
-/// So many nodes are worked on at once. Starting one takes the host some tens of milliseconds.
-const AT_ONCE: usize = 32;
-/// For a node that is restarted to end by itself.
-const GRACE: Duration = Duration::from_secs(30);
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Debug)]
 pub struct UpOptions {
@@ -35,6 +25,32 @@ pub struct UpOptions {
     pub time_limit: Duration,
     /// Wait until every node is ready?
     pub wait: bool,
+    /// What may be lost.
+    pub consent: Consent,
+}
+
+/// To steps that lose something, see [`Step::is_destructive`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// To these and no others: what is may have changed since they were shown.
+    To(Vec<Step>),
+    Everything,
+}
+
+impl Consent {
+    fn covers(&self, plan: &Plan) -> Result<()> {
+        let Self::To(agreed) = self else {
+            return Ok(());
+        };
+        let more = |step: &&&Step| !agreed.contains(step);
+        let more: Vec<&Step> = plan.destructive().iter().filter(more).copied().collect();
+        if more.is_empty() {
+            return Ok(());
+        }
+        Err(Error::NotAgreed {
+            steps: plan.only(&more),
+        })
+    }
 }
 
 impl Default for UpOptions {
@@ -42,15 +58,16 @@ impl Default for UpOptions {
         Self {
             time_limit: Duration::from_secs(600),
             wait: true,
+            consent: Consent::To(Vec::new()),
         }
     }
 }
 
 /// The cluster's file and what belongs to it, worked out once.
-struct Case {
-    layout: Layout,
-    record: Record,
-    opkgs: Vec<Opkg>,
+pub(crate) struct Case {
+    pub layout: Layout,
+    pub record: Record,
+    pub opkgs: Vec<Opkg>,
     image: Option<Base>,
 }
 
@@ -98,6 +115,8 @@ impl Head {
             .is_ok_and(|mut nodes| nodes.next().is_some())
             || matches!(net::status(&layout.net()), net::Status::Up { .. });
         let slot = record::slot(&self.store, &cluster.name, bound)?;
+        // Until the record says which image is used.
+        let hold = self.images().hold(progress)?;
         let mut case = self.case(cluster, Some(slot)).await?;
         // First of all: whatever happens from here on, `down` and the next `up` know of it.
         record::put(&self.store, &case.record)?;
@@ -111,6 +130,7 @@ impl Head {
         // A build takes minutes: the slot may be gone.
         case.record.slot = record::slot(&self.store, &cluster.name, bound)?;
         record::put(&self.store, &case.record)?;
+        drop(hold);
 
         let Case {
             layout,
@@ -123,6 +143,7 @@ impl Head {
         let wanted = observe::wanted(layout, record, &image, &shared)?;
         let observed = self.observe(layout, record, Some(&image), opkgs).await?;
         let plan = plan::up(cluster, &observed);
+        options.consent.covers(&plan)?;
         if plan
             .steps
             .iter()
@@ -130,16 +151,18 @@ impl Head {
         {
             self.network(layout, record, progress).await?;
         }
-        self.nodes(&case, &image, &wanted, &plan, progress).await?;
+        let end = Instant::now() + options.time_limit;
+        self.nodes(&case, &image, &wanted, &plan, end, progress)
+            .await?;
         if options.wait
             && plan
                 .steps
                 .iter()
                 .any(|step| matches!(step, Step::WaitReady { .. }))
         {
-            self.wait_ready(layout, record, options.time_limit, progress)
+            self.wait_ready(layout, record, end, options.time_limit, progress)
                 .await?;
-            self.deployed(opkgs, &case.record).await?;
+            self.deployed(opkgs, &case.record, end).await?;
         }
         self.status(&cluster.name).await
     }
@@ -153,7 +176,7 @@ impl Head {
                 has += node.pid.map_or(0, crate::host::memory_of);
             }
         }
-        fits(cluster, MiB(has), progress)
+        crate::host::fits(cluster, MiB(has), progress)
     }
 
     /// `slot` is given when it is meant; a plan takes what there is.
@@ -235,102 +258,8 @@ impl Head {
         result
     }
 
-    async fn nodes(
-        &self,
-        case: &Case,
-        image: &Base,
-        wanted: &BTreeMap<Name, Wanted>,
-        plan: &Plan,
-        progress: &Progress,
-    ) -> Result<()> {
-        let mut work: BTreeMap<&Name, Vec<&Step>> = BTreeMap::new();
-        for step in &plan.steps {
-            if let Some(node) = step.node() {
-                work.entry(node).or_default().push(step);
-            }
-        }
-        if work.is_empty() {
-            return Ok(());
-        }
-        let driver = self.driver(&case.layout, case.record.slot, case.record.backend)?;
-        let (driver, total, done) = (driver.as_ref(), work.len() as u64, AtomicU64::new(0));
-        progress.started("nodes", Some(total), Unit::Items);
-        let each = stream::iter(work.into_iter().map(|(node, steps)| {
-            let done = &done;
-            async move {
-                for step in steps {
-                    self.step(case, driver, image, wanted.get(node), step)
-                        .await?;
-                }
-                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                progress.advanced("nodes", done, Some(total), node.to_string());
-                Ok::<(), Error>(())
-            }
-        }));
-        let result = each
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await;
-        match &result {
-            Ok(_) => progress.done("nodes", format!("{total} started or changed")),
-            Err(e) => progress.failed("nodes", e.to_string()),
-        }
-        result.map(|_| ())
-    }
-
-    async fn step(
-        &self,
-        case: &Case,
-        driver: &dyn Driver,
-        image: &Base,
-        wanted: Option<&Wanted>,
-        step: &Step,
-    ) -> Result<()> {
-        let (layout, record) = (&case.layout, &case.record);
-        match (step, wanted) {
-            (Step::RemoveNode { node }, _) => remove(layout, driver, node, Duration::ZERO).await,
-            (Step::ReplaceNode { node, .. }, Some(wanted)) => {
-                remove(layout, driver, node, Duration::ZERO).await?;
-                make(layout, record, driver, image, wanted).await
-            }
-            (Step::CreateNode { .. }, Some(wanted)) => {
-                make(layout, record, driver, image, wanted).await
-            }
-            (Step::RestartNode { node, .. }, Some(wanted)) => {
-                driver.stop(node, GRACE).await?;
-                driver.undefine(node).await?;
-                make(layout, record, driver, image, wanted).await?;
-                start(layout, driver, node).await
-            }
-            (Step::StartNode { node }, Some(wanted)) => {
-                // Of a node that was only stopped, what it is told may have changed meanwhile.
-                make(layout, record, driver, image, wanted).await?;
-                start(layout, driver, node).await
-            }
-            (Step::ResumeNode { node }, _) => Ok(driver.resume(node).await?),
-            (Step::UpdateNode { node }, Some(wanted)) => self.update(case, node, wanted).await,
-            _ => Ok(()),
-        }
-    }
-
-    /// A running node learns of a change of the cluster without a restart: its identity disk is written anew and it
-    /// is asked to read it.
-    async fn update(&self, case: &Case, node: &Name, wanted: &Wanted) -> Result<()> {
-        let (layout, record) = (&case.layout, &case.record);
-        node::tell(layout, record, node, &wanted.identity, true)?;
-        if record.backend != profile::Backend::Fake {
-            self.on_node(
-                layout,
-                node,
-                &["/usr/lib/oscarv/oscarv-init", "apply", "/dev/vdb"],
-            )
-            .await?;
-        }
-        node::remember(layout, node, &wanted.identity)
-    }
-
     /// All nodes are ready: packages may do what needs them all.
-    async fn deployed(&self, opkgs: &[Opkg], record: &Record) -> Result<()> {
+    async fn deployed(&self, opkgs: &[Opkg], record: &Record, end: Instant) -> Result<()> {
         let any = opkgs
             .iter()
             .any(|opkg| opkg.scripts.contains_key(&Phase::ApiPostDeploy));
@@ -342,110 +271,10 @@ impl Head {
             &self.layout(&record.cluster.name),
             &head,
             &["/usr/lib/oscarv/phase", "api-post-deploy"],
+            end,
         )
         .await
     }
-
-    /// Runs a program on a node, as root. Arguments are words without blanks.
-    pub(crate) async fn on_node(
-        &self,
-        layout: &Layout,
-        node: &Name,
-        arguments: &[&str],
-    ) -> Result<()> {
-        let output = tokio::process::Command::new("ssh")
-            .arg("-F")
-            .arg(layout.ssh_config())
-            .arg(format!("root@{node}"))
-            .arg("--")
-            .args(arguments)
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .output()
-            .await
-            .map_err(Error::start("ssh", "openssh-client"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(Error::Program {
-            program: format!("{} on node {node}", arguments.join(" ")),
-            said,
-        })
-    }
-}
-
-async fn make(
-    layout: &Layout,
-    record: &Record,
-    driver: &dyn Driver,
-    image: &Base,
-    wanted: &Wanted,
-) -> Result<()> {
-    {
-        let (layout, record, image) = (layout.clone(), record.clone(), image.clone());
-        let (group, vm, identity) = (
-            wanted.group.clone(),
-            wanted.definition.clone(),
-            wanted.identity.clone(),
-        );
-        blocking(move || node::make(&layout, &record, &image, &group, &vm, &identity)).await?;
-    }
-    match driver.define(&wanted.definition).await {
-        // Left by a command that was killed before it could write what the node is made from.
-        Err(v3m::Error::DefinedOtherwise { name }) => {
-            driver.undefine(&name).await?;
-            driver.define(&wanted.definition).await?;
-        }
-        other => other?,
-    }
-    Ok(())
-}
-
-async fn start(layout: &Layout, driver: &dyn Driver, node: &Name) -> Result<()> {
-    if driver.status(node).await?.state != v3m::State::Running {
-        Head::forget_reports(layout, node)?;
-    }
-    Ok(driver.start(node).await?)
-}
-
-pub(crate) async fn remove(
-    layout: &Layout,
-    driver: &dyn Driver,
-    node: &Name,
-    grace: Duration,
-) -> Result<()> {
-    match driver.stop(node, grace).await {
-        Ok(()) | Err(v3m::Error::NoSuchVm(_)) => {}
-        Err(v3m::Error::WrongState {
-            state: v3m::State::Defined | v3m::State::Absent,
-            ..
-        }) => {}
-        Err(e) => return Err(e.into()),
-    }
-    driver.undefine(node).await?;
-    node::unmake(layout, node)
-}
-
-/// Refuses what this host's memory cannot carry.
-fn fits(cluster: &Cluster, has: MiB, progress: &Progress) -> Result<()> {
-    let free = crate::host::memory_available()?;
-    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let mut reasons = Vec::new();
-    for finding in plan::fits(cluster, MiB(free.0 + has.0), cpus) {
-        if finding.is_refusal() {
-            reasons.push(finding.to_string());
-        } else {
-            progress.note(finding.to_string());
-        }
-    }
-    if reasons.is_empty() {
-        return Ok(());
-    }
-    Err(Error::TooLarge {
-        name: cluster.name.clone(),
-        reasons,
-    })
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -24,6 +24,7 @@ impl Head {
         &self,
         layout: &Layout,
         record: &Record,
+        end: Instant,
         limit: Duration,
         progress: &Progress,
     ) -> Result<()> {
@@ -35,7 +36,6 @@ impl Head {
             .map(|(_, node)| (node.name.clone(), (None, Readiness::Silent)))
             .collect();
         let total = waiting.len() as u64;
-        let end = Instant::now() + limit;
         let mut vms_at = Instant::now() + LOOK_AT_VMS;
         let mut said = String::new();
         progress.started(STAGE, Some(total), Unit::Items);
@@ -80,7 +80,8 @@ impl Head {
                     }
                 }
             }
-            if bad.is_empty() && now >= end {
+            let late = bad.is_empty() && now >= end;
+            if late {
                 bad = waiting
                     .iter()
                     .map(|(node, (_, is))| (node.clone(), unready(is, limit)))
@@ -98,7 +99,7 @@ impl Head {
                 });
                 return Err(Error::NotReady {
                     cluster: record.cluster.name.clone(),
-                    limit,
+                    late,
                     nodes: nodes.collect(),
                 });
             }

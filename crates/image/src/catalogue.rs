@@ -2,13 +2,11 @@
 
 use crate::build::{self, BuildOptions};
 use crate::key::Key;
-use crate::lock::Lock;
 use crate::manifest::Manifest;
 use crate::{Error, Result};
 use api::{Name, Progress};
 use opkg::Opkg;
 use profile::Recipe;
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
@@ -35,14 +33,6 @@ pub struct Image {
     pub initrd: PathBuf,
     pub tags: Vec<String>,
     pub manifest: Manifest,
-}
-
-/// What was, or would be, removed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Removed {
-    pub paths: Vec<PathBuf>,
-    /// Bytes on disk.
-    pub bytes: u64,
 }
 
 impl Images {
@@ -172,86 +162,6 @@ impl Images {
         self.link("tags", tag, id)
     }
 
-    /// Removes an image with its names. Whether a cluster uses it is for the caller to know.
-    pub fn remove(&self, selector: &str, dry_run: bool) -> Result<Removed> {
-        let image = self.show(selector)?;
-        self.remove_image(&image, dry_run)
-    }
-
-    /// Removes the images that `used` does not want and that have no tag, and all layers that no image left is made of.
-    pub fn prune(
-        &self,
-        used: impl Fn(&Image) -> bool,
-        dry_run: bool,
-        progress: &Progress,
-    ) -> Result<Removed> {
-        let _lock = self.lock(progress)?;
-        let mut removed = Removed::default();
-        let mut kept_layers = BTreeSet::new();
-        for image in self.list()? {
-            if used(&image) || !image.tags.is_empty() {
-                kept_layers.extend(image.manifest.layers.iter().cloned());
-                continue;
-            }
-            let more = self.remove_image(&image, dry_run)?;
-            removed.paths.extend(more.paths);
-            removed.bytes += more.bytes;
-        }
-        let layers = self.dir.join("layers");
-        for entry in fs::read_dir(&layers).map_err(Error::io(&layers))? {
-            let path = entry.map_err(Error::io(&layers))?.path();
-            let digest = path
-                .file_stem()
-                .map(|s| s.to_string_lossy().into_owned())
-                .unwrap_or_default();
-            if !kept_layers.contains(&digest) {
-                removed.bytes += fs::metadata(&path).map_or(0, |m| on_disk(&m));
-                if !dry_run {
-                    fs::remove_file(&path).map_err(Error::io(&path))?;
-                }
-                removed.paths.push(path);
-            }
-        }
-        Ok(removed)
-    }
-
-    fn remove_image(&self, image: &Image, dry_run: bool) -> Result<Removed> {
-        let mut removed = Removed {
-            paths: vec![image.directory.clone()],
-            bytes: 0,
-        };
-        for path in [&image.disk, &image.kernel, &image.initrd] {
-            removed.bytes += fs::metadata(path).map_or(0, |m| on_disk(&m));
-        }
-        if dry_run {
-            return Ok(removed);
-        }
-        // First out of sight, then away: nobody finds half of it.
-        let away = tempfile::Builder::new()
-            .prefix("removed-")
-            .tempdir_in(self.dir.join("tmp"));
-        let away = away.map_err(Error::io(self.dir.join("tmp")))?;
-        let target = away.path().join("image");
-        fs::rename(&image.directory, &target).map_err(Error::io(&image.directory))?;
-        for kind in ["keys", "tags"] {
-            for (name, id) in self.links(kind)? {
-                if id == image.id {
-                    let path = self.dir.join(kind).join(name);
-                    fs::remove_file(&path).map_err(Error::io(&path))?;
-                }
-            }
-        }
-        away.close().map_err(Error::io(target))?;
-        Ok(removed)
-    }
-
-    pub(crate) fn lock(&self, progress: &Progress) -> Result<Lock> {
-        Lock::take(&self.dir.join("build.lock"), || {
-            progress
-                .note("another build is at work in this state directory: waiting for it to end");
-        })
-    }
-
     /// Points `<state>/<kind>/<name>` to an image, at once.
     pub(crate) fn link(&self, kind: &str, name: &str, id: &str) -> Result<()> {
         let path = self.dir.join(kind).join(name);
@@ -265,7 +175,7 @@ impl Images {
         fs::rename(&link, &path).map_err(Error::io(path))
     }
 
-    fn links(&self, kind: &str) -> Result<Vec<(String, String)>> {
+    pub(crate) fn links(&self, kind: &str) -> Result<Vec<(String, String)>> {
         let directory = self.dir.join(kind);
         let mut links = Vec::new();
         for entry in fs::read_dir(&directory).map_err(Error::io(&directory))? {

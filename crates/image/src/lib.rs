@@ -14,6 +14,7 @@
 //! <state>/logs/            what the programs said, of builds that failed
 //! <state>/tmp/             half-made things, swept by the next build
 //! <state>/build.lock       held by the builder and all of its children
+//! <state>/use.lock         shared by those who take an image into use, against its removal meanwhile
 //! ```
 
 mod apt;
@@ -30,15 +31,17 @@ mod key;
 mod layers;
 mod lock;
 mod manifest;
+mod removal;
 mod sandbox;
 mod steps;
 
 pub use build::BuildOptions;
-pub use catalogue::{Image, Images, Removed};
+pub use catalogue::{Image, Images};
 pub use check::{Finding, check};
 pub use error::Error;
 pub use key::Key;
 pub use manifest::{Difference, Manifest, OpkgEntry, PackageEntry, SourceEntry};
+pub use removal::{Hold, Removal, Removed};
 
 pub type Result<T> = std::result::Result<T, Error>;
 

@@ -1,4 +1,4 @@
-//! One builder at a time for each state directory.
+//! One builder at a time for each state directory, and no removal of what is being taken into use.
 //!
 //! The lock (flock(2)) belongs to the open file, which the builder's children inherit: it ends when the last of them
 //! does. So whoever has it knows that nothing in `<state>/tmp` is in use any more.
@@ -16,6 +16,21 @@ pub(crate) struct Lock(File);
 impl Lock {
     /// Takes the lock; calls `waiting` once if another one has it.
     pub fn take(path: &Path, waiting: impl FnOnce()) -> Result<Self> {
+        use FlockOperation::{LockExclusive, NonBlockingLockExclusive};
+        Self::with(path, [NonBlockingLockExclusive, LockExclusive], waiting)
+    }
+
+    /// Shares the lock with others who do.
+    pub fn share(path: &Path, waiting: impl FnOnce()) -> Result<Self> {
+        use FlockOperation::{LockShared, NonBlockingLockShared};
+        Self::with(path, [NonBlockingLockShared, LockShared], waiting)
+    }
+
+    fn with(
+        path: &Path,
+        [try_it, wait]: [FlockOperation; 2],
+        waiting: impl FnOnce(),
+    ) -> Result<Self> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -24,13 +39,13 @@ impl Lock {
             .mode(0o600)
             .open(path)
             .map_err(Error::io(path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&file, try_it) {
             Ok(()) => return Ok(Self(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => waiting(),
             Err(error) => return Err(Error::io(path)(error.into())),
         }
         loop {
-            match flock(&file, FlockOperation::LockExclusive) {
+            match flock(&file, wait) {
                 Ok(()) => return Ok(Self(file)),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(Error::io(path)(error.into())),

@@ -248,6 +248,16 @@ impl Plan {
         self.steps.iter().filter(|s| s.is_destructive()).collect()
     }
 
+    /// The lines of these steps alone.
+    pub fn only(&self, steps: &[&Step]) -> String {
+        let steps = steps.iter().map(|&step| step.clone()).collect();
+        let plan = Plan {
+            steps,
+            ..self.clone()
+        };
+        plan.to_string()
+    }
+
     /// What is said of a step: a sign, a verb, the node it is done to, and what else there is to say.
     fn words<'p>(&'p self, step: &'p Step) -> (char, &'static str, Option<&'p Name>, &'p str) {
         match step {

@@ -50,7 +50,14 @@ const TB_SIZE: MiB = MiB(256);
 pub(crate) const MACHINE: &str = "pc,hpet=off,vmport=off,smbus=off,usb=off,i8042=off,graphics=off";
 
 /// All arguments after the program's name.
-pub fn arguments(vm: &Vm, accelerator: Accelerator, descriptors: &Descriptors) -> Vec<OsString> {
+///
+/// `tsc_khz` is the frequency of the host's time-stamp counter, where it is one that can be trusted.
+pub fn arguments(
+    vm: &Vm,
+    accelerator: Accelerator,
+    descriptors: &Descriptors,
+    tsc_khz: Option<u32>,
+) -> Vec<OsString> {
     let mut args = Arguments(Vec::new());
     args.flag("-nodefaults");
     args.flag("-no-user-config");
@@ -75,7 +82,7 @@ pub fn arguments(vm: &Vm, accelerator: Accelerator, descriptors: &Descriptors) -
     args.pair("-smp", vm.cpus.to_string());
     args.pair("-m", format!("size={}M", vm.memory.0));
     args.monitors(descriptors);
-    args.boot(&vm.boot);
+    args.boot(&vm.boot, accelerator, tsc_khz);
     args.pair("-object", "rng-random,id=rng0,filename=/dev/urandom");
     args.pair("-device", "virtio-rng-pci,rng=rng0");
     args.pair("-device", "pvpanic-pci");
@@ -125,8 +132,11 @@ pub fn arguments(vm: &Vm, accelerator: Accelerator, descriptors: &Descriptors) -
     args.0
 }
 
-/// Under TCG a feature that the guest uses and the translator makes slow is a loss.
-const TCG_CPU: &str = "max,la57=off";
+/// Under TCG a feature that the guest uses and the translator makes slow is a loss. `erms` and `fsrm` advertise fast
+/// `rep movsb`, which is translated into a byte at a time; `smap` makes every copy to or from a program switch between two
+/// sets of translations; `mpx` and `pku` are more state to save at each change of the program; `la57` is a level of page
+/// tables more. (Figures: docs/performance.md.)
+const TCG_CPU: &str = "max,la57=off,erms=off,fsrm=off,smap=off,mpx=off,pku=off";
 
 struct Arguments(Vec<OsString>);
 
@@ -159,7 +169,7 @@ impl Arguments {
         self.pair("-serial", "chardev:console");
     }
 
-    fn boot(&mut self, boot: &Boot) {
+    fn boot(&mut self, boot: &Boot, accelerator: Accelerator, tsc_khz: Option<u32>) {
         match boot {
             Boot::Kernel {
                 kernel,
@@ -171,7 +181,15 @@ impl Arguments {
                     // Multiboot would take a list here; for Linux the value is one path, commas and all.
                     self.pair("-initrd", initrd.as_os_str());
                 }
-                self.pair("-append", arguments.as_str());
+                let mut arguments = arguments.clone();
+                if accelerator == Accelerator::Tcg && !arguments.contains("tsc") {
+                    // See the module `tsc`. Another kernel than Linux passes over what it does not know.
+                    match tsc_khz {
+                        Some(khz) => arguments += &format!(" tsc=reliable tsc_early_khz={khz}"),
+                        None => arguments += " tsc=unstable",
+                    }
+                }
+                self.pair("-append", arguments);
             }
             Boot::Disk => self.pair("-boot", "strict=on"),
         }

@@ -74,9 +74,13 @@ pub fn spawn(
     };
     let mut inherited = vec![descriptors.qmp, descriptors.console, fifo.as_raw_fd()];
     inherited.extend(descriptors.taps.iter().flatten());
+    let tsc_khz = match accelerator {
+        Accelerator::Tcg => crate::tsc::khz(),
+        Accelerator::Kvm => None,
+    };
     let mut command = Command::new(program);
     command
-        .args(arguments(vm, accelerator, &descriptors))
+        .args(arguments(vm, accelerator, &descriptors, tsc_khz))
         .current_dir(&home.path)
         .stdout(log.try_clone().map_err(at(&home.path))?)
         .stderr(Stdio::from(log));
@@ -131,6 +135,7 @@ fn become_qemu(inherited: &[RawFd], owner: Option<Owner>, groups: &[u32]) -> io:
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     };
+    crate::slice::shorten();
     // SAFETY: plain system calls on plain integers, and a group list whose length is told.
     unsafe {
         libc::umask(0o077);

@@ -11,6 +11,8 @@
 //! | `home`, `journal` | what is on disk, and what it says |
 //! | `qmp` | the protocol: pause, resume, power button |
 //! | `probe` | which accelerator works here; boots a tiny guest |
+//! | `tsc` | the clock of translated guests |
+//! | `slice` | how soon QEMU's own thread gets a core |
 
 pub mod arguments;
 mod driver;
@@ -19,5 +21,7 @@ mod journal;
 mod launch;
 mod probe;
 pub mod qmp;
+mod slice;
+mod tsc;
 
 pub use driver::{Options, QemuDriver};

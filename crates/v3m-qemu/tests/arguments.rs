@@ -12,7 +12,7 @@ fn text(vm: &Vm, accelerator: Accelerator) -> String {
         taps: vec![Some(9), None],
     };
     let mut text = String::new();
-    for argument in arguments(vm, accelerator, &descriptors) {
+    for argument in arguments(vm, accelerator, &descriptors, Some(2_793_436)) {
         let argument = argument.into_string().unwrap();
         text.push_str(if argument.starts_with('-') { "\n" } else { " " });
         text.push_str(&argument);

@@ -43,6 +43,8 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
             context.result(&full(&image), || details(&image))?;
         }
         Args::Remove { image, dry_run } => {
+            let shown = context.progress();
+            let removal = images.removal(&shown.progress)?;
             let found = images.show(image)?;
             let users = engine::users_of(&head, &found)?;
             if !users.is_empty() {
@@ -53,17 +55,15 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
                 .hint(format!("take it down first: oscarv down {}", users[0]))
                 .into());
             }
-            let removed = images.remove(&found.id, *dry_run)?;
+            let removed = removal.remove(&found.id, *dry_run)?;
+            shown.end();
             told(context, &removed, *dry_run)?;
         }
         Args::Prune { dry_run } => {
-            let used = engine::used_images(&head)?;
             let shown = context.progress();
-            let removed = images.prune(
-                |image| engine::is_used(image, &used),
-                *dry_run,
-                &shown.progress,
-            )?;
+            let removal = images.removal(&shown.progress)?;
+            let used = engine::used_images(&head)?;
+            let removed = removal.prune(|image| engine::is_used(image, &used), *dry_run)?;
             shown.end();
             told(context, &removed, *dry_run)?;
         }

@@ -1,6 +1,6 @@
 use crate::args::Up;
 use crate::context::{Context, consent, print, read_cluster, runtime};
-use crate::engine::UpOptions;
+use crate::engine::{Consent, UpOptions};
 use crate::exit::Code;
 use crate::{commands::status, time};
 use anyhow::Result;
@@ -38,6 +38,10 @@ pub fn run(context: &Context, args: &Up) -> Result<Code> {
     let options = UpOptions {
         time_limit: args.time_limit,
         wait: !args.no_wait,
+        consent: match args.yes {
+            true => Consent::Everything,
+            false => Consent::To(plan.destructive().into_iter().cloned().collect()),
+        },
     };
     let status = runtime.block_on(async {
         tokio::select! {
