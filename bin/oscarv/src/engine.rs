@@ -6,7 +6,8 @@ use image::Image;
 use std::error::Error as StdError;
 
 pub use head::{
-    Access, ClusterStatus, Consent, DownOptions, Error, Head, Health, NodeStatus, Readiness, UpOptions,
+    Access, ClusterStatus, Consent, DownOptions, Error, Head, Health, NodeStatus, Readiness,
+    UpOptions,
 };
 
 /// The code that an error of another crate ends us with, where it is not just a failure.

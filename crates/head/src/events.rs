@@ -1,15 +1,29 @@
 //! What a node has reported: one line a message, `SECONDS KIND DETAIL…`, appended by QEMU (see packages/base).
 
 use crate::Readiness;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
+
+/// A boot's reports are a few hundred bytes; a guest may write as much as it likes.
+const ENOUGH: u64 = 64 << 10;
 
 /// Reads a node's readiness off its reports. No file is no report.
 pub fn readiness(path: &Path) -> Readiness {
-    match fs::read(path) {
+    match tail(path, ENOUGH) {
         Ok(bytes) => parse(&String::from_utf8_lossy(&bytes)),
         Err(_) => Readiness::Silent,
     }
+}
+
+/// The last bytes of a file that a guest writes.
+pub fn tail(path: &Path, bytes: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(bytes)))?;
+    let mut tail = Vec::new();
+    file.take(bytes).read_to_end(&mut tail)?;
+    Ok(tail)
 }
 
 /// The last boot counts. A failed phase is remembered: the node may still answer, but it is not what was asked for.

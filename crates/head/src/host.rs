@@ -25,18 +25,6 @@ pub fn memory_of(pid: u32) -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_seen() {
-        assert!(memory_of(std::process::id()) > 0);
-        assert_eq!(memory_of(u32::MAX), 0);
-        assert!(memory_available().unwrap().0 > 0);
-    }
-}
-
 /// Refuses what this host's memory cannot carry.
 pub(crate) fn fits(cluster: &Cluster, has: MiB, progress: &Progress) -> Result<()> {
     let free = memory_available()?;
@@ -56,4 +44,16 @@ pub(crate) fn fits(cluster: &Cluster, has: MiB, progress: &Progress) -> Result<(
         name: cluster.name.clone(),
         reasons,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_seen() {
+        assert!(memory_of(std::process::id()) > 0);
+        assert_eq!(memory_of(u32::MAX), 0);
+        assert!(memory_available().unwrap().0 > 0);
+    }
 }

@@ -44,7 +44,9 @@ pub enum Missing {
 pub fn ssh_key(layout: &Layout, name: &str, comment: &str, missing: Missing) -> Result<KeyPair> {
     let path = layout.keys().join(name);
     let public = layout.keys().join(format!("{name}.pub"));
-    if !path.exists() || !public.exists() {
+    // An empty one is what a crash of the host may leave of a file that was just written.
+    let is_there = |path: &Path| fs::metadata(path).is_ok_and(|meta| meta.len() > 0);
+    if !is_there(&path) || !is_there(&public) {
         match missing {
             Missing::Make => generate(&path, comment)?,
             Missing::Leave => {

@@ -102,22 +102,14 @@ impl Head {
                 start(layout, driver, node).await
             }
             (Step::ResumeNode { node }, _) => Ok(driver.resume(node).await?),
-            (Step::UpdateNode { node }, Some(wanted)) => {
-                self.update(case, node, wanted, end).await
-            },
+            (Step::UpdateNode { node }, Some(wanted)) => self.update(case, node, wanted, end).await,
             _ => Ok(()),
         }
     }
 
     /// A running node learns of a change of the cluster without a restart: its identity disk is written anew and it
     /// is asked to read it.
-    async fn update(
-        &self,
-        case: &Case,
-        node: &Name,
-        wanted: &Wanted,
-        end: Instant,
-    ) -> Result<()> {
+    async fn update(&self, case: &Case, node: &Name, wanted: &Wanted, end: Instant) -> Result<()> {
         let (layout, record) = (&case.layout, &case.record);
         node::tell(layout, record, node, &wanted.identity, true)?;
         if record.backend != profile::Backend::Fake {

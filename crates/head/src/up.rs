@@ -118,6 +118,11 @@ impl Head {
         // Until the record says which image is used.
         let hold = self.images().hold(progress)?;
         let mut case = self.case(cluster, Some(slot)).await?;
+        // Before anything is written down: what is refused leaves no trace.
+        let observed = self
+            .observe(&layout, &case.record, case.image.as_ref(), &case.opkgs)
+            .await?;
+        options.consent.covers(&plan::up(cluster, &observed))?;
         // First of all: whatever happens from here on, `down` and the next `up` know of it.
         record::put(&self.store, &case.record)?;
         case.layout.make()?;
@@ -143,6 +148,7 @@ impl Head {
         let wanted = observe::wanted(layout, record, &image, &shared)?;
         let observed = self.observe(layout, record, Some(&image), opkgs).await?;
         let plan = plan::up(cluster, &observed);
+        // Nodes may have come to other ends while the image was built.
         options.consent.covers(&plan)?;
         if plan
             .steps

@@ -51,7 +51,8 @@ impl Head {
             waiting.retain(|_, (_, readiness)| *readiness != Readiness::Ready);
             let done = total - waiting.len() as u64;
             if waiting.is_empty() {
-                progress.done(STAGE, format!("{total} nodes"));
+                let unit = if total == 1 { "node" } else { "nodes" };
+                progress.done(STAGE, format!("{total} {unit}"));
                 return Ok(());
             }
             let message = message(&waiting);
@@ -135,8 +136,8 @@ fn message(waiting: &BTreeMap<Name, (Option<SystemTime>, Readiness)>) -> String 
 /// The last lines that a node printed, without the control characters that a terminal would obey.
 fn console_lines(layout: &Layout, node: &Name) -> Vec<String> {
     let path = layout.vms().join(node).join("console.log");
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(8192)..]).into_owned();
+    let text = events::tail(&path, 8192).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
     let clean = |line: &str| line.chars().filter(|c| !c.is_control()).collect::<String>();
     let lines: Vec<String> = text
         .lines()

@@ -34,7 +34,9 @@ pub struct Removal<'a> {
 impl Images {
     pub fn hold(&self, progress: &Progress) -> Result<Hold> {
         let lock = Lock::share(&self.dir.join("use.lock"), || {
-            progress.note("images are being removed in this state directory: waiting for the end of it");
+            progress.note(
+                "images are being removed in this state directory: waiting for the end of it",
+            );
         })?;
         Ok(Hold { _lock: lock })
     }
@@ -42,7 +44,9 @@ impl Images {
     /// Waits until clusters that are being made have their image, and builds have ended.
     pub fn removal(&self, progress: &Progress) -> Result<Removal<'_>> {
         let used = Lock::take(&self.dir.join("use.lock"), || {
-            progress.note("an `oscarv up` is at work in this state directory: waiting until it has its image");
+            progress.note(
+                "an `oscarv up` is at work in this state directory: waiting until it has its image",
+            );
         })?;
         let build = Lock::take(&self.dir.join("build.lock"), || {
             progress.note("a build is at work in this state directory: waiting for it to end");

@@ -53,25 +53,26 @@ fn named_listed_removed() {
         Err(Error::BadTag { .. })
     ));
 
-    assert_eq!(images.remove("aa11", true).unwrap().paths.len(), 1);
+    let removal = images.removal(&Progress::default()).unwrap();
+    assert_eq!(removal.remove("aa11", true).unwrap().paths.len(), 1);
     assert_eq!(ids(&images).len(), 3);
-    images.remove("aa11", false).unwrap();
+    removal.remove("aa11", false).unwrap();
     assert_eq!(ids(&images), ["bb33", "aa22"]);
     assert!(
         !state.path().join("keys/k1").exists()
             && fs::read_link(state.path().join("keys/k1")).is_err()
     );
 
-    // Pruning keeps what is used and what has a name, with its layers.
-    let would = images.prune(|_| false, true, &Progress::default()).unwrap();
-    assert_eq!(would.paths.len(), 3, "{would:?}");
-    images
-        .prune(|i| i.id == "bb33", false, &Progress::default())
-        .unwrap();
+    // Pruning keeps what is used and what has a name, with its layers; downloads go.
+    let archive = state.path().join("cache/apt/archives/x_1_amd64.deb");
+    fs::write(&archive, "x").unwrap();
+    let would = removal.prune(|_| false, true).unwrap();
+    assert_eq!(would.paths.len(), 4, "{would:?}");
+    assert!(archive.exists());
+    removal.prune(|i| i.id == "bb33", false).unwrap();
     assert_eq!(ids(&images), ["bb33", "aa22"]);
-    images
-        .prune(|_| false, false, &Progress::default())
-        .unwrap();
+    assert!(!archive.exists());
+    removal.prune(|_| false, false).unwrap();
     assert_eq!(ids(&images), ["aa22"]);
     let layers: Vec<_> = fs::read_dir(state.path().join("layers"))
         .unwrap()
@@ -79,6 +80,33 @@ fn named_listed_removed() {
         .collect();
     assert_eq!(layers, ["l2.tar"]);
     assert_eq!(fs::read_dir(state.path().join("tmp")).unwrap().count(), 0);
+}
+
+/// `image prune` looked at what is used, and `up` took an unused image into use before it was removed.
+#[test]
+fn nothing_is_removed_while_an_image_is_taken_into_use() {
+    let state = tempfile::tempdir().unwrap();
+    let images = Images::open(state.path()).unwrap();
+    let hold = images.hold(&Progress::default()).unwrap();
+    // Others may take images into use meanwhile.
+    drop(images.hold(&Progress::default()).unwrap());
+    let (tell, told) = std::sync::mpsc::channel();
+    let waiting = {
+        let (images, tell) = (images.clone(), tell.clone());
+        std::thread::spawn(move || {
+            let note = tell.clone();
+            let progress = Progress::new(move |event| {
+                note.send(format!("{event:?}")).unwrap();
+            });
+            drop(images.removal(&progress).unwrap());
+            tell.send("removing".to_owned()).unwrap();
+        })
+    };
+    let said = told.recv().unwrap();
+    assert!(said.contains("`oscarv up` is at work"), "{said}");
+    drop(hold);
+    assert_eq!(told.recv().unwrap(), "removing");
+    waiting.join().unwrap();
 }
 
 #[test]

@@ -27,20 +27,20 @@ struct Attributes {
 /// Makes system calls only, and an error changes nothing.
 pub fn shorten() {
     const SIZE: u32 = size_of::<Attributes>() as u32;
-    let mut attributes = Attributes::default();
-    // SAFETY: the kernel writes at most SIZE bytes into, and reads SIZE bytes from, a structure of that size.
-    unsafe {
-        let at = &raw mut attributes;
-        if libc::syscall(libc::SYS_sched_getattr, 0, at, SIZE, 0) != 0
-            || attributes.policy != libc::SCHED_OTHER as u32
-        {
-            return;
-        }
-        attributes.size = SIZE;
-        attributes.runtime = NANOSECONDS;
-        attributes.flags |= SCHED_FLAG_RESET_ON_FORK;
-        libc::syscall(libc::SYS_sched_setattr, 0, at, 0);
+    let mut now = Attributes::default();
+    // SAFETY: the kernel writes at most SIZE bytes into a structure of that size.
+    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut now, SIZE, 0) };
+    if got != 0 || now.policy != libc::SCHED_OTHER as u32 {
+        return;
     }
+    let short = Attributes {
+        size: SIZE,
+        runtime: NANOSECONDS,
+        flags: now.flags | SCHED_FLAG_RESET_ON_FORK,
+        ..now
+    };
+    // SAFETY: the kernel reads SIZE bytes from a structure of that size.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const short, 0) };
 }
 
 #[cfg(test)]

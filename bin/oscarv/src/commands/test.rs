@@ -194,11 +194,11 @@ for program in srun hpcc; do
   command -v $program >/dev/null || { echo "$program is not in the image: add package hpcc and OPKG slurm to the cluster file"; exit 77; }
 done
 d=$(mktemp -d "$HOME/.oscarv-hpcc-XXXXXX")
-trap 'rm -rf "$d"' EXIT
-trap 'exit 143' TERM
+trap '[ $? != 0 ] || rm -rf "$d"' EXIT
+trap 'rm -rf "$d"; exit 143' TERM
 cd "$d"
 printf %s "$1" > hpccinf.txt
-srun --mpi=pmix --job-name=oscarv-test -N "$2" -n "$3" hpcc >&2
+srun --mpi=pmix --job-name=oscarv-test -N "$2" -n "$3" hpcc >&2 || { echo "srun ended with $?; its output is in $d on the head" >&2; exit 1; }
 cat hpccoutf.txt"#;
 
 async fn hpcc_test(

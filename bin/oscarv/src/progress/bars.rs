@@ -121,7 +121,9 @@ fn template(total: Option<u64>, unit: Unit) -> &'static str {
         (Some(0 | 1), Unit::Items) | (None, Unit::Items) => {
             "{spinner} {prefix} {elapsed} {wide_msg}"
         }
-        (Some(_), Unit::Items) => "{spinner} {prefix} [{bar:24}] {pos}/{len} eta {eta} {wide_msg}",
+        (Some(_), Unit::Items) => {
+            "{spinner} {prefix} [{bar:24}] {pos}/{len} {per_sec} eta {eta} {wide_msg}"
+        }
         (Some(_), Unit::Bytes) => {
             "{spinner} {prefix} [{bar:24}] {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} eta {eta} {wide_msg}"
         }

@@ -2,6 +2,7 @@
 
 mod bars;
 mod json;
+mod pace;
 mod plain;
 
 use crate::args::ProgressForm;
@@ -19,7 +20,8 @@ pub struct Shown {
 impl Shown {
     pub fn new(form: ProgressForm, quiet: bool, colored: bool) -> Self {
         let form = match form {
-            _ if quiet => ProgressForm::None,
+            // What was asked for by name is shown even so.
+            ProgressForm::Auto if quiet => ProgressForm::None,
             ProgressForm::Auto if std::io::stderr().is_terminal() => ProgressForm::Bars,
             ProgressForm::Auto => ProgressForm::Plain,
             form => form,
@@ -41,7 +43,8 @@ impl Shown {
                 })
             }
             ProgressForm::Json => {
-                Progress::new(move |event| say(json::line(&event, began.elapsed())))
+                let lines = Mutex::new(json::Lines::default());
+                Progress::new(move |event| say(lock(&lines).line(&event, began.elapsed())))
             }
         };
         Self { progress, bars }

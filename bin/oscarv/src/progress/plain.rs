@@ -1,5 +1,6 @@
 //! Progress as lines, for logs and pipes: what begins and ends, and now and then how far it is.
 
+use super::pace::pace;
 use super::{amount, clean};
 use crate::time;
 use api::{Event, Unit};
@@ -58,7 +59,9 @@ impl Lines {
                 }
                 state.said = now;
                 let amount = amount(state.done, *total, state.unit);
-                Some(join(stage, &[&amount, message]))
+                let pace = pace(state.done, *total, now.saturating_sub(state.began));
+                let pace = pace.map(|p| p.show(state.unit)).unwrap_or_default();
+                Some(join(stage, &[&amount, &pace, message]))
             }
             Event::Done { stage, message } => {
                 let began = self.stages.remove(stage).map_or(now, |s| s.began);
@@ -109,12 +112,12 @@ mod tests {
         assert_eq!(at(1, advanced(4)), None);
         assert_eq!(
             at(6, advanced(12)).as_deref(),
-            Some("image: 12/40, libc6[2J")
+            Some("image: 12/40, 2.0/s, eta 14 s, libc6[2J")
         );
         assert_eq!(at(7, advanced(13)), None);
         assert_eq!(
             at(12, advanced(2)).as_deref(),
-            Some("image: 13/40, libc6[2J")
+            Some("image: 13/40, 1.1/s, eta 24 s, libc6[2J")
         );
         let done = Event::Done {
             stage: "image".into(),
