@@ -7,7 +7,9 @@ use crate::layout::{Layout, make_dir, remove_all, write};
 use crate::record::Record;
 use crate::{Error, Result};
 use api::{MiB, Name};
-use profile::{Backend, Boot, Channel, Disk, DiskFormat, Group, Link, Nic, Node, Role, Vm};
+use profile::{
+    Backend, Boot, Channel, Disk, DiskFormat, Group, Link, Nic, NicModel, Node, Role, Vm,
+};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
@@ -83,30 +85,19 @@ pub fn definition(
         ""
     };
     let arguments = format!("{ALWAYS} systemd.unit={target} {tuning}");
+    let boot = Boot::Kernel {
+        kernel: image.kernel.clone(),
+        initrd: Some(image.initrd.clone()),
+        arguments: arguments.trim_end().to_owned(),
+    };
     Ok(Vm {
-        name: name.clone(),
-        backend,
-        cpus: group.cpus,
-        memory: group.memory,
-        boot: Boot::Kernel {
-            kernel: image.kernel.clone(),
-            initrd: Some(image.initrd.clone()),
-            arguments: arguments.trim_end().to_owned(),
-        },
         disks: vec![
-            Disk {
-                path: layout.disk(name),
-                format: DiskFormat::Qcow2,
-                read_only: false,
-            },
-            Disk {
-                path: layout.identity(name),
-                format: DiskFormat::Raw,
-                read_only: true,
-            },
+            Disk::new(layout.disk(name), DiskFormat::Qcow2, false),
+            Disk::new(layout.identity(name), DiskFormat::Raw, true),
         ],
         nics: vec![Nic {
             mac: given.mac,
+            model: NicModel::Virtio,
             link: Link::Network {
                 directory: layout.net(),
                 port: name.to_string(),
@@ -116,6 +107,7 @@ pub fn definition(
             name: EVENTS.to_owned(),
             log: layout.events(name),
         }],
+        ..Vm::new(name.clone(), backend, group.cpus, group.memory, boot)
     })
 }
 

@@ -174,12 +174,80 @@ pub struct Vm {
     pub name: Name,
     pub backend: Backend,
     pub cpus: u16,
+    pub cpu: Cpu,
     pub memory: MiB,
+    pub huge_pages: bool,
+    /// Empty: one node with everything. Otherwise their CPUs and memory are the VM's, all of them.
+    pub numa: Vec<NumaNode>,
+    pub firmware: Firmware,
     pub boot: Boot,
+    /// CD drives too, in the order of the file.
     pub disks: Vec<Disk>,
     pub nics: Vec<Nic>,
     /// Ports on which the guest reports to the host, one line a message.
     pub channels: Vec<Channel>,
+    pub display: Display,
+    /// For a guest with cloud-init: becomes a small disk in NoCloud form.
+    pub cloud_init: Option<CloudInit>,
+    /// Devices of the host that are passed through, by PCI address (`0000:3b:00.0`).
+    pub devices: Vec<String>,
+    /// Arguments for the hypervisor's own program, unchecked: whoever writes them may do what that program may.
+    pub extra: Vec<String>,
+}
+
+impl Vm {
+    /// A VM with the defaults of everything but these: direct boot and virtio devices come from the caller.
+    pub fn new(name: Name, backend: Backend, cpus: u16, memory: MiB, boot: Boot) -> Self {
+        Self {
+            name,
+            backend,
+            cpus,
+            cpu: Cpu::default(),
+            memory,
+            huge_pages: false,
+            numa: Vec::new(),
+            firmware: Firmware::Bios,
+            boot,
+            disks: Vec::new(),
+            nics: Vec::new(),
+            channels: Vec::new(),
+            display: Display::None,
+            cloud_init: None,
+            devices: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+}
+
+/// What the guest sees of its processors.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// As the hypervisor names it (`host`, `max`, `EPYC`); none: the best for the back-end.
+    pub model: Option<String>,
+    /// None: as many sockets of one core. Otherwise the product is `Vm::cpus`.
+    pub topology: Option<Topology>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Topology {
+    pub sockets: u16,
+    pub cores: u16,
+    pub threads: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumaNode {
+    /// CPU numbers, from 0, each in one node.
+    pub cpus: Vec<u16>,
+    pub memory: MiB,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    #[default]
+    Bios,
+    Uefi,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,8 +259,17 @@ pub enum Boot {
         initrd: Option<PathBuf>,
         arguments: String,
     },
-    /// From the first disk, by its own boot loader.
+    /// By the firmware, from the first of these that has something to boot; never empty.
+    Firmware { order: Vec<BootDevice> },
+}
+
+/// What the firmware may boot from: the first disk, the first CD drive, the first NIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BootDevice {
     Disk,
+    Cdrom,
+    Network,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,20 +277,69 @@ pub enum Boot {
 pub enum DiskFormat {
     Raw,
     Qcow2,
+    Vmdk,
+    Vdi,
 }
 
-/// A virtio disk. The format is told, never probed.
+/// How a disk is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Bus {
+    #[default]
+    Virtio,
+    Scsi,
+    Sata,
+    Ide,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Medium {
+    #[default]
+    Disk,
+    /// An ISO image or a drive of the host's; always read only.
+    Cdrom,
+}
+
+/// A disk or a CD. The format is told, never probed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     pub path: PathBuf,
     pub format: DiskFormat,
+    pub bus: Bus,
+    pub medium: Medium,
     pub read_only: bool,
+    /// If the file is missing it may be made, of this size; none: it has to be there.
+    pub size: Option<MiB>,
 }
 
-/// A virtio NIC.
+impl Disk {
+    /// A virtio disk whose file has to be there.
+    pub fn new(path: PathBuf, format: DiskFormat, read_only: bool) -> Self {
+        Self {
+            path,
+            format,
+            bus: Bus::Virtio,
+            medium: Medium::Disk,
+            read_only,
+            size: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NicModel {
+    #[default]
+    Virtio,
+    /// For guests without virtio.
+    E1000,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     pub mac: Mac,
+    pub model: NicModel,
     pub link: Link,
 }
 
@@ -223,8 +349,18 @@ pub struct Nic {
 pub enum Link {
     /// A port of a cluster network: the directory of that network (crate `net`) and the port's name.
     Network { directory: PathBuf, port: String },
-    /// The hypervisor's own user-mode NAT.
-    User,
+    /// The hypervisor's own user-mode NAT: out, not in.
+    Nat,
+    /// A bridge of the host's: the VM is a machine of the network behind it.
+    Bridged { bridge: String },
+    /// A network of this name among the VMs of one owner, without the host and without a way out.
+    Private { network: String },
+    /// As `Private`, with the host in it.
+    HostOnly { network: String },
+    /// As `Bridged`, with this VLAN tag (1 to 4094).
+    Vlan { bridge: String, tag: u16 },
+    /// There is a NIC, and no cable in it.
+    Unplugged,
 }
 
 /// A virtio-serial port named `name` in the guest; what the guest writes is appended to `log`.
@@ -232,4 +368,21 @@ pub enum Link {
 pub struct Channel {
     pub name: String,
     pub log: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Display {
+    /// The serial console is all there is.
+    #[default]
+    None,
+    /// A graphics card, shown by VNC on a unix socket in the VM's directory.
+    Vnc,
+}
+
+/// What cloud-init is given (NoCloud); each is the text of a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudInit {
+    pub user_data: String,
+    pub network_config: Option<String>,
 }

@@ -12,18 +12,15 @@ use v3m::{Driver, Error, Result, State, Status};
 use v3m_fake::{Failure, FakeDriver};
 
 fn vm(name: &str, dir: &Path) -> Vm {
+    let boot = Boot::Firmware {
+        order: vec![profile::BootDevice::Disk],
+    };
     Vm {
-        name: Name::new(name).unwrap(),
-        backend: Backend::Fake,
-        cpus: 1,
-        memory: MiB(16),
-        boot: Boot::Disk,
-        disks: Vec::new(),
-        nics: Vec::new(),
         channels: vec![Channel {
             name: "org.oscarv.events".to_owned(),
             log: dir.join(format!("{name}.events")),
         }],
+        ..Vm::new(Name::new(name).unwrap(), Backend::Fake, 1, MiB(16), boot)
     }
 }
 

@@ -87,19 +87,21 @@ pub fn arguments(
     args.pair("-device", "virtio-rng-pci,rng=rng0");
     args.pair("-device", "pvpanic-pci");
     for (number, disk) in vm.disks.iter().enumerate() {
-        args.disk(number, disk, vm.boot == Boot::Disk && number == 0);
+        args.disk(
+            number,
+            disk,
+            matches!(vm.boot, Boot::Firmware { .. }) && number == 0,
+        );
     }
     for (number, nic) in vm.nics.iter().enumerate() {
         let tap = descriptors.taps.get(number).copied().flatten();
         match (&nic.link, tap) {
-            (Link::Network { .. }, Some(fd)) => {
-                args.pair("-netdev", format!("tap,id=net{number},fd={fd}"));
-            }
+            (Link::Nat, _) => args.pair("-netdev", format!("user,id=net{number}")),
+            (_, Some(fd)) => args.pair("-netdev", format!("tap,id=net{number},fd={fd}")),
             // A NIC whose cable is not plugged in: `launch` never leaves a network's port without its descriptor.
-            (Link::Network { .. }, None) => {
+            (_, None) => {
                 args.pair("-netdev", format!("hubport,id=net{number},hubid={number}"));
             }
-            (Link::User, _) => args.pair("-netdev", format!("user,id=net{number}")),
         }
         // No boot ROM: nothing boots from the network here, and loading it costs time.
         args.pair(
@@ -191,7 +193,7 @@ impl Arguments {
                 }
                 self.pair("-append", arguments);
             }
-            Boot::Disk => self.pair("-boot", "strict=on"),
+            Boot::Firmware { .. } => self.pair("-boot", "strict=on"),
         }
     }
 
@@ -199,6 +201,8 @@ impl Arguments {
         let driver = match disk.format {
             DiskFormat::Raw => "raw",
             DiskFormat::Qcow2 => "qcow2",
+            DiskFormat::Vmdk => "vmdk",
+            DiskFormat::Vdi => "vdi",
         };
         let switch = if disk.read_only { "on" } else { "off" };
         let options = format!(

@@ -287,7 +287,7 @@ fn taps(home: &Home, vm: &Vm) -> Result<Vec<Option<OwnedFd>>> {
     vm.nics
         .iter()
         .map(|nic| match &nic.link {
-            Link::User => Ok(None),
+            Link::Nat => Ok(None),
             Link::Network { directory, port } => match net::tap(directory, port) {
                 Ok(tap) => Ok(Some(tap)),
                 Err(e) => Err(Error::StartFailed {
@@ -298,6 +298,10 @@ fn taps(home: &Home, vm: &Vm) -> Result<Vec<Option<OwnedFd>>> {
                     ),
                 }),
             },
+            other => Err(Error::StartFailed {
+                name: home.name.clone(),
+                reason: format!("this driver has no NICs of the kind {other:?}"),
+            }),
         })
         .collect()
 }

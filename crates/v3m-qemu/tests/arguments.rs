@@ -24,23 +24,17 @@ fn text(vm: &Vm, accelerator: Accelerator) -> String {
 fn node() -> Vm {
     let nic = |mac: &str, link| Nic {
         mac: mac.parse().unwrap(),
+        model: profile::NicModel::Virtio,
         link,
     };
-    let disk = |path: &str, format, read_only| Disk {
-        path: path.into(),
-        format,
-        read_only,
+    let disk = |path: &str, format, read_only| Disk::new(path.into(), format, read_only);
+    let boot = Boot::Kernel {
+        kernel: "/images/a,b/kernel".into(),
+        initrd: Some("/images/a,b/initrd".into()),
+        arguments: "root=/dev/vda rw console=ttyS0".to_owned(),
     };
+    let name = Name::new("compute1").unwrap();
     Vm {
-        name: Name::new("compute1").unwrap(),
-        backend: Backend::Auto,
-        cpus: 4,
-        memory: MiB(2048),
-        boot: Boot::Kernel {
-            kernel: "/images/a,b/kernel".into(),
-            initrd: Some("/images/a,b/initrd".into()),
-            arguments: "root=/dev/vda rw console=ttyS0".to_owned(),
-        },
         disks: vec![
             disk("/nodes/compute1/disk.qcow2", DiskFormat::Qcow2, false),
             disk("/nodes/compute1/identity,1.img", DiskFormat::Raw, true),
@@ -53,12 +47,13 @@ fn node() -> Vm {
                     port: "compute1".to_owned(),
                 },
             ),
-            nic("52:54:00:00:00:02", Link::User),
+            nic("52:54:00:00:00:02", Link::Nat),
         ],
         channels: vec![Channel {
             name: "org.oscarv.events".to_owned(),
             log: "/nodes/compute1/events.log".into(),
         }],
+        ..Vm::new(name, Backend::Auto, 4, MiB(2048), boot)
     }
 }
 
@@ -86,7 +81,9 @@ fn a_node_under_kvm() {
 #[test]
 fn a_disk_that_boots_itself() {
     let mut vm = node();
-    vm.boot = Boot::Disk;
+    vm.boot = Boot::Firmware {
+        order: vec![profile::BootDevice::Disk],
+    };
     vm.nics.clear();
     vm.channels.clear();
     golden("disk-tcg.txt", &text(&vm, Accelerator::Tcg));

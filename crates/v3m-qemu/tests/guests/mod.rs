@@ -58,19 +58,13 @@ impl Place {
     }
 
     pub fn vm(&self, name: &str, guest: Guest) -> Vm {
+        let boot = Boot::Firmware {
+            order: vec![profile::BootDevice::Disk],
+        };
+        let disk = disk(self.dir.path(), guest);
         Vm {
-            name: Name::new(name).unwrap(),
-            backend: Backend::Qemu,
-            cpus: 1,
-            memory: MiB(16),
-            boot: Boot::Disk,
-            disks: vec![Disk {
-                path: disk(self.dir.path(), guest),
-                format: DiskFormat::Raw,
-                read_only: true,
-            }],
-            nics: Vec::new(),
-            channels: Vec::new(),
+            disks: vec![Disk::new(disk, DiskFormat::Raw, true)],
+            ..Vm::new(Name::new(name).unwrap(), Backend::Qemu, 1, MiB(16), boot)
         }
     }
 }
