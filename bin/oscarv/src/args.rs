@@ -1,7 +1,7 @@
 //! The command line, as data: help, completion and man pages come from here.
 
 use crate::exit::CODES;
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -41,47 +41,8 @@ pub struct Global {
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub packages: Vec<PathBuf>,
 
-    /// How results are written to standard output; messages and progress go to standard error
-    #[arg(long, global = true, value_name = "FORM", default_value = "table")]
-    pub output: Output,
-
-    /// How progress is shown; auto: bars on a terminal, lines elsewhere
-    #[arg(long, global = true, value_name = "FORM", default_value = "auto")]
-    pub progress: ProgressForm,
-
-    /// When to use colours; auto: on a terminal, unless NO_COLOR is set
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
-    pub color: When,
-
-    /// Say more
-    #[arg(short, long, global = true, action = ArgAction::Count)]
-    pub verbose: u8,
-
-    /// Say only what was asked for, and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    pub quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    Table,
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProgressForm {
-    Auto,
-    Bars,
-    Plain,
-    Json,
-    None,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum When {
-    Auto,
-    Always,
-    Never,
+    #[command(flatten)]
+    pub form: terminal::Form,
 }
 
 #[derive(Debug, Subcommand)]

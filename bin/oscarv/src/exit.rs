@@ -1,7 +1,8 @@
 //! How the command ends: exit codes, and errors as people read them.
 
-use std::fmt;
-use std::process::ExitCode;
+use crate::engine;
+
+pub use terminal::exit::{Code, Failure};
 
 /// What `oscarv help exit-codes` says.
 pub const CODES: &str = "\
@@ -23,165 +24,12 @@ Of exec, run and ssh, the code is the command's own on the node (of several node
   128+n  it was ended by signal n
   255  a node could not be reached (ssh's own code)";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Code {
-    Ok,
-    Failed,
-    Usage,
-    Unfit,
-    NotFound,
-    Busy,
-    TimeLimit,
-    /// The command's own on a node.
-    Of(u8),
-}
-
-impl Code {
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Ok => 0,
-            Self::Failed => 1,
-            Self::Usage => 2,
-            Self::Unfit => 3,
-            Self::NotFound => 4,
-            Self::Busy => 5,
-            Self::TimeLimit => 6,
-            Self::Of(code) => code,
-        }
-    }
-}
-
-impl From<Code> for ExitCode {
-    fn from(code: Code) -> Self {
-        Self::from(code.number())
-    }
-}
-
-/// An error of the command line's own, with its code and what to do next.
-#[derive(Debug)]
-pub struct Failure {
-    pub code: Code,
-    pub message: String,
-    pub hint: Option<String>,
-}
-
-impl Failure {
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            hint: None,
-        }
-    }
-
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Failure {}
-
 /// The code that an error ends the command with.
 pub fn code_of(error: &anyhow::Error) -> Code {
-    for cause in error.chain() {
-        if let Some(failure) = cause.downcast_ref::<Failure>() {
-            return failure.code;
-        }
-        if cause.is::<profile::Errors>() {
-            return Code::Usage;
-        }
-        if let Some(code) = crate::engine::code_of(cause) {
-            return code;
-        }
-    }
-    Code::Failed
+    terminal::exit::code_of(error, engine::code_of)
 }
 
-/// `error: …`, its causes, then what to do. Hints may also travel as lines within a message.
+/// `error: …`, its causes, then what to do.
 pub fn render(error: &anyhow::Error, colored: bool) -> String {
-    let paint = |code: &str, text: &str| match colored {
-        true => format!("\x1b[{code}m{text}\x1b[0m"),
-        false => text.to_owned(),
-    };
-    // A file's errors have places and marks of their own.
-    if let Some(errors) = error.downcast_ref::<profile::Errors>() {
-        return errors.to_string();
-    }
-    let mut lines: Vec<String> = Vec::new();
-    let mut hints: Vec<String> = Vec::new();
-    for (depth, cause) in error.chain().enumerate() {
-        let mut first = true;
-        for line in cause.to_string().lines().map(printable) {
-            let line = line.as_str();
-            if let Some(hint) = line.trim_start().strip_prefix("hint: ") {
-                hints.push(hint.to_owned());
-                continue;
-            }
-            // Messages that name their cause already are not told it again.
-            if first && depth > 0 && lines.last().is_some_and(|l| l.ends_with(line)) {
-                continue;
-            }
-            lines.push(match (depth, first) {
-                (0, true) => format!("{}: {line}", paint("1;31", "error")),
-                (_, true) => format!("  because: {line}"),
-                (_, false) => format!("    {}", line.trim_start()),
-            });
-            first = false;
-        }
-        if let Some(hint) = cause
-            .downcast_ref::<Failure>()
-            .and_then(|f| f.hint.as_ref())
-        {
-            hints.extend(hint.lines().map(str::to_owned));
-        }
-        hints.extend(crate::engine::hint_of(cause));
-    }
-    hints.dedup();
-    lines.extend(
-        hints
-            .iter()
-            .map(|h| format!("{}: {h}", paint("1;36", "hint"))),
-    );
-    lines.join("\n")
-}
-
-/// A node's console is quoted in messages: it must not command our terminal.
-fn printable(line: &str) -> String {
-    line.chars()
-        .filter(|c| !c.is_control() || *c == '\t')
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use anyhow::Context;
-
-    #[test]
-    fn errors_have_causes_and_hints() {
-        let error: anyhow::Result<()> =
-            Err(Failure::new(Code::NotFound, "there is no cluster x").hint("oscarv list"))
-                .context("cannot open a shell\n  hint: first line");
-        let error = error.unwrap_err();
-        assert_eq!(
-            render(&error, false),
-            "error: cannot open a shell\n  because: there is no cluster x\nhint: first line\nhint: oscarv list"
-        );
-        assert_eq!(code_of(&error), Code::NotFound);
-        assert_eq!(code_of(&anyhow::anyhow!("x")), Code::Failed);
-    }
-
-    #[test]
-    fn a_cause_that_was_told_is_not_told_again() {
-        let io = std::io::Error::other("disk on fire");
-        let error = anyhow::Error::new(io).context("/x: disk on fire");
-        assert_eq!(render(&error, false), "error: /x: disk on fire");
-    }
+    terminal::exit::render(error, colored, engine::hint_of)
 }

@@ -6,20 +6,18 @@ mod context;
 mod engine;
 mod exit;
 mod hpcc;
-mod progress;
-mod table;
 mod target;
-mod time;
 
 use args::{Cli, Command};
 use clap::Parser;
 use exit::Code;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use terminal::{progress, table, time};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let when = cli.global.color;
+    let when = cli.global.form.color;
     // Their codes are the command's own on the node, so that ours must not look like one of them.
     let on_nodes = matches!(
         cli.command,
@@ -27,7 +25,7 @@ fn main() -> ExitCode {
     );
     let ended = context::Context::new(cli.global).and_then(|c| commands::run(&c, cli.command));
     let code = ended.unwrap_or_else(|error| {
-        let colored = context::colors(when, std::io::stderr().is_terminal());
+        let colored = terminal::colors(when, std::io::stderr().is_terminal());
         let _ = writeln!(std::io::stderr(), "{}", exit::render(&error, colored));
         if on_nodes {
             Code::Of(125)

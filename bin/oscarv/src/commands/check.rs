@@ -10,6 +10,7 @@ use rustix::fs::statvfs;
 use serde::Serialize;
 use serde_json::json;
 use std::path::Path;
+use terminal::absent;
 
 /// One line of the answer.
 #[derive(Debug, Serialize)]
@@ -128,21 +129,6 @@ fn hypervisors(context: &Context, findings: &mut Vec<Finding>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Programs that are not on the path, of these with their packages.
-fn absent(programs: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = |program: &str| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
-    let missing = programs.iter().filter(|(program, _)| !there(program));
-    missing
-        .map(|(program, package)| {
-            (
-                format!("{program} is not installed"),
-                Some(format!("sudo apt-get install {package}")),
-            )
-        })
-        .collect()
 }
 
 /// Less than this starts nothing of use.

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use rustix::fs::inotify;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use terminal::file::seek_to_last_lines;
 
 pub fn run(context: &Context, args: &Logs) -> Result<Code> {
     let (access, node) = context.node(&args.node.node)?;
@@ -39,44 +40,6 @@ pub fn run(context: &Context, args: &Logs) -> Result<Code> {
         Err(e) => return Err(e).with_context(|| format!("{} cannot be read", path.display())),
     }
     Ok(Code::Ok)
-}
-
-/// The last lines of a file.
-pub fn last_lines(path: &Path, lines: usize) -> Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    seek_to_last_lines(&mut file, lines)?;
-    let mut text = Vec::new();
-    file.take(1 << 20).read_to_end(&mut text)?;
-    Ok(text)
-}
-
-/// Reads backwards, so that a log of gigabytes costs no more than a short one.
-fn seek_to_last_lines(file: &mut File, lines: usize) -> Result<()> {
-    const BLOCK: u64 = 16 << 10;
-    let end = file.seek(SeekFrom::End(0))?;
-    let mut at = end;
-    let mut left = lines;
-    while at > 0 {
-        let start = at.saturating_sub(BLOCK);
-        file.seek(SeekFrom::Start(start))?;
-        let mut block = Vec::new();
-        file.take(at - start).read_to_end(&mut block)?;
-        for (index, byte) in block.iter().enumerate().rev() {
-            let position = start + index as u64;
-            // The newline that ends the last line begins none.
-            if *byte != b'\n' || position + 1 == end {
-                continue;
-            }
-            left -= 1;
-            if left == 0 {
-                file.seek(SeekFrom::Start(position + 1))?;
-                return Ok(());
-            }
-        }
-        at = start;
-    }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(())
 }
 
 fn copy(file: &mut File) -> Result<()> {
@@ -119,26 +82,5 @@ fn follow(path: &PathBuf, mut file: File) -> Result<()> {
         if file.stream_position()? > now.len() {
             file.seek(SeekFrom::Start(0))?;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-
-    #[test]
-    fn the_last_lines() {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let text: String = (1..=5000).map(|n| format!("line {n}\n")).collect();
-        file.write_all(text.as_bytes()).unwrap();
-        let last = |lines| String::from_utf8(last_lines(file.path(), lines).unwrap()).unwrap();
-        assert_eq!(last(2), "line 4999\nline 5000\n");
-        assert_eq!(last(3000).lines().count(), 3000);
-        assert_eq!(last(9000), text);
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(b"a\n\nlogin: ").unwrap();
-        assert_eq!(last_lines(file.path(), 1).unwrap(), b"login: ");
-        assert_eq!(last_lines(file.path(), 2).unwrap(), b"\nlogin: ");
     }
 }

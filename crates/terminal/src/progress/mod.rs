@@ -5,11 +5,21 @@ mod json;
 mod pace;
 mod plain;
 
-use crate::args::ProgressForm;
 use api::{Progress, Unit};
+use clap::ValueEnum;
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Instant;
+
+/// How progress may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressForm {
+    Auto,
+    Bars,
+    Plain,
+    Json,
+    None,
+}
 
 /// Whoever shows progress: the listener, and a way to end in good order.
 pub struct Shown {
