@@ -157,6 +157,7 @@ impl Driver for FakeDriver {
             pause: true,
             console: false,
             snapshot: false,
+            stats: false,
             migrate: false,
             fork: false,
             hotplug: false,
@@ -207,6 +208,10 @@ impl Driver for FakeDriver {
 
     async fn resume(&self, name: &Name) -> Result<()> {
         self.act(name, Action::Resume, |home| home.keep(State::Running, None))
+    }
+
+    async fn reboot(&self, name: &Name, _grace: Duration) -> Result<()> {
+        self.act(name, Action::Reboot, |home| self.run(name, home))
     }
 
     async fn status(&self, name: &Name) -> Result<Status> {

@@ -241,10 +241,11 @@ impl Driver for QemuDriver {
             pause: true,
             console: true,
             snapshot: false,
+            stats: false,
             migrate: false,
             fork: false,
             hotplug: false,
-            install_medium: false,
+            install_medium: true,
             // The most that machine `pc` takes.
             max_cpus: 255,
         };
@@ -306,6 +307,26 @@ impl Driver for QemuDriver {
 
     async fn resume(&self, name: &Name) -> Result<()> {
         self.switch(name, Action::Resume, "cont").await
+    }
+
+    async fn reboot(&self, name: &Name, grace: Duration) -> Result<()> {
+        let home = Home::new(&self.inner.dir, name);
+        if !self.status(name).await?.state.check(Action::Reboot, name)? {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            let end = Instant::now() + grace;
+            // A QEMU that does not take this will not take the reset either, and says so there.
+            let asked = self.command(&home, "system_powerdown", grace.min(COMMAND));
+            if asked.await.is_ok() {
+                let left = end.saturating_duration_since(Instant::now());
+                let gone = self.blocking(name, move |_, home| launch::wait_gone(home, left));
+                if gone.await? {
+                    return self.start(name).await;
+                }
+            }
+        }
+        self.command(&home, "system_reset", COMMAND).await
     }
 
     /// As [`Driver::list`]: from the lock and QEMU's journal, without asking QEMU.

@@ -1,6 +1,6 @@
 //! The driver contract.
 
-use crate::{Console, State};
+use crate::{Console, Snapshots, State, Stats};
 use api::Name;
 use async_trait::async_trait;
 use profile::{Backend, Vm};
@@ -17,6 +17,8 @@ pub struct Capabilities {
     pub pause: bool,
     pub console: bool,
     pub snapshot: bool,
+    /// Can it say what its VMs use?
+    pub stats: bool,
     pub migrate: bool,
     pub fork: bool,
     pub hotplug: bool,
@@ -105,6 +107,11 @@ pub trait Driver: Send + Sync {
     /// paused → running.
     async fn resume(&self, name: &Name) -> Result<()>;
 
+    /// running → running, from the machine's reset on. The power button is pressed first, and a guest that shuts down
+    /// within `grace` is started anew; one that does not is reset. Zero grace: reset at once. A caller that dies between
+    /// shutdown and start leaves the VM stopped.
+    async fn reboot(&self, name: &Name, grace: Duration) -> Result<()>;
+
     /// What is. An unknown name is `absent`, not an error.
     async fn status(&self, name: &Name) -> Result<Status>;
 
@@ -116,4 +123,14 @@ pub trait Driver: Send + Sync {
     /// defined, stopped, crashed → absent. Of an absent VM: nothing happens. Removes what `define` and `start` made,
     /// never a disk that the VM's definition only refers to.
     async fn undefine(&self, name: &Name) -> Result<()>;
+
+    /// Where VMs can be taken back to what they were.
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        None
+    }
+
+    /// Where the driver can say what its VMs use.
+    fn stats(&self) -> Option<&dyn Stats> {
+        None
+    }
 }

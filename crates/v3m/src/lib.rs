@@ -7,12 +7,14 @@
 //! Contract of every call: it may be repeated; a failed one never stops a running VM; it changes only the VM it names.
 //! Which call is possible in which state, and what follows, is one table: [`State::allows`].
 
+mod abilities;
 mod console;
 mod driver;
 #[cfg(feature = "model-test")]
 pub mod model_test;
 mod state;
 
+pub use abilities::*;
 pub use console::*;
 pub use driver::*;
 pub use state::*;

@@ -48,6 +48,7 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => vm().prop_map(|vm| Step::StopWithGrace { vm }),
         2 => act(Action::Pause),
         2 => act(Action::Resume),
+        1 => act(Action::Reboot),
         1 => act(Action::Undefine),
         1 => vm().prop_map(|vm| Step::Kill { vm }),
         1 => Just(Step::Reopen),
@@ -210,6 +211,7 @@ async fn act(driver: &dyn Driver, name: &Name, action: Action, grace: Duration) 
         Action::Stop => driver.stop(name, grace).await,
         Action::Pause => driver.pause(name).await,
         Action::Resume => driver.resume(name).await,
+        Action::Reboot => driver.reboot(name, grace).await,
         Action::Undefine => driver.undefine(name).await,
     }
 }

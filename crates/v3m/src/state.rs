@@ -42,6 +42,7 @@ pub enum Action {
     Stop,
     Pause,
     Resume,
+    Reboot,
     Undefine,
 }
 
@@ -78,7 +79,7 @@ impl State {
         match (self, action) {
             (S::Absent, A::Define) => Leads(S::Defined),
             (S::Absent, A::Undefine) => Already,
-            (S::Absent, A::Start | A::Stop | A::Pause | A::Resume) => Refused,
+            (S::Absent, A::Start | A::Stop | A::Pause | A::Resume | A::Reboot) => Refused,
 
             (
                 S::Defined
@@ -97,14 +98,18 @@ impl State {
             (S::Defined | S::Stopped, A::Stop) => Already,
             // The crash has been seen, and what the hypervisor kept of the VM is let go.
             (S::Crashed, A::Stop) => Leads(S::Stopped),
-            (S::Defined | S::Stopped | S::Crashed, A::Pause | A::Resume) => Refused,
+            (S::Defined | S::Stopped | S::Crashed, A::Pause | A::Resume | A::Reboot) => Refused,
             (S::Defined | S::Stopped | S::Crashed, A::Undefine) => Leads(S::Absent),
 
             (S::Starting, A::Start) => Leads(S::Running),
-            (S::Starting, A::Pause | A::Resume | A::Undefine) => Refused,
+            (S::Starting, A::Pause | A::Resume | A::Reboot | A::Undefine) => Refused,
 
             (S::Running, A::Start | A::Resume) => Already,
             (S::Running, A::Pause) => Leads(S::Paused),
+            // The one action that is done each time it is asked for.
+            (S::Running, A::Reboot) => Leads(S::Running),
+            // A guest that stands still would stand still at its first instruction.
+            (S::Paused, A::Reboot) => Refused,
 
             (S::Paused, A::Pause) => Already,
             (S::Paused, A::Resume) => Leads(S::Running),
@@ -114,14 +119,16 @@ impl State {
             (S::Running | S::Paused, A::Undefine) => Refused,
             (S::Starting | S::Running | S::Paused | S::Stopping, A::Stop) => Leads(S::Stopped),
 
-            (S::Stopping, A::Start | A::Pause | A::Resume | A::Undefine) => Refused,
+            (S::Stopping, A::Start | A::Pause | A::Resume | A::Reboot | A::Undefine) => Refused,
 
             // A migration is ended by its own two calls, on both sides, and by nothing else.
-            (S::Migrating, A::Start | A::Stop | A::Pause | A::Resume | A::Undefine) => Refused,
+            (S::Migrating, A::Start | A::Stop | A::Pause | A::Resume | A::Reboot | A::Undefine) => {
+                Refused
+            }
 
             // The one thing that brings certainty back.
             (S::Unknown, A::Stop) => Leads(S::Stopped),
-            (S::Unknown, A::Start | A::Pause | A::Resume | A::Undefine) => Refused,
+            (S::Unknown, A::Start | A::Pause | A::Resume | A::Reboot | A::Undefine) => Refused,
         }
     }
 
@@ -154,12 +161,13 @@ impl State {
 }
 
 impl Action {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Define,
         Self::Start,
         Self::Stop,
         Self::Pause,
         Self::Resume,
+        Self::Reboot,
         Self::Undefine,
     ];
 
@@ -171,6 +179,7 @@ impl Action {
             Self::Stop => "stop",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Reboot => "reboot",
             Self::Undefine => "undefine",
         }
     }
@@ -200,7 +209,7 @@ mod tests {
     #[test]
     fn what_has_been_done_is_done_already() {
         for state in State::ALL {
-            for action in Action::ALL {
+            for action in Action::ALL.into_iter().filter(|a| *a != Action::Reboot) {
                 if let Verdict::Leads(next) = state.allows(action) {
                     assert_eq!(
                         next.allows(action),
