@@ -3,6 +3,7 @@
 //! While a file is read, problems are collected as byte spans ([`Found`]); lines, columns and what is shown of the
 //! source are worked out once at the end, in one sweep over the text.
 
+use crate::form::{Form, in_xml};
 use serde::Serialize;
 use std::fmt;
 use unicode_width::UnicodeWidthChar;
@@ -151,6 +152,10 @@ impl Problem {
 /// What was found while reading: problems and notes.
 pub(crate) struct Found<'t> {
     text: &'t str,
+    /// In whose words advice is given.
+    form: Form,
+    /// Before the key of every note, where a file has several things.
+    prefix: String,
     /// Where each line begins.
     lines: Vec<usize>,
     problems: Vec<Problem>,
@@ -162,12 +167,24 @@ impl<'t> Found<'t> {
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         Self {
             text,
+            form: Form::Toml,
+            prefix: String::new(),
             lines: std::iter::once(0)
                 .chain(starts.map(|(at, _)| at + 1))
                 .collect(),
             problems: Vec::new(),
             notes: Vec::new(),
         }
+    }
+
+    /// Advice is written as for TOML; for XML it is put into XML's words.
+    pub fn form(&mut self, form: Form) {
+        self.form = form;
+    }
+
+    /// Notes from here on are of the thing of this name.
+    pub fn about(&mut self, prefix: &str) {
+        self.prefix = prefix.to_owned();
     }
 
     pub fn is_clean(&self) -> bool {
@@ -201,7 +218,7 @@ impl<'t> Found<'t> {
         reason: impl Into<String>,
     ) {
         self.notes.push(Note {
-            key: key.into(),
+            key: format!("{}{}", self.prefix, key.into()),
             value: value.to_string(),
             reason: reason.into(),
         });
@@ -237,7 +254,10 @@ impl<'t> Found<'t> {
             counted = start;
             errors.push(Error {
                 message: problem.message,
-                hint: problem.hint,
+                hint: match self.form {
+                    Form::Toml => problem.hint,
+                    Form::Xml => problem.hint.map(|hint| in_xml(&hint)),
+                },
                 line: number,
                 column: characters + 1,
                 start,

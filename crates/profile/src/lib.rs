@@ -9,16 +9,20 @@
 
 mod check;
 mod error;
+mod form;
 mod model;
 mod raw;
 mod suggest;
 mod toml;
 mod write;
+mod xml;
 
 pub use error::{Error, Errors, Note};
 pub use model::*;
 pub use suggest::suggest;
 pub use write::to_toml;
+
+use form::Form;
 
 /// The largest file that is read, in bytes.
 pub const MAX_BYTES: usize = 16 << 20;
@@ -30,22 +34,78 @@ pub struct Checked<T> {
     pub notes: Vec<Note>,
 }
 
-/// Reads and checks a cluster file. `source` names it in messages.
+/// Reads and checks a cluster file, in TOML or XML. `source` names it in messages.
 pub fn cluster(text: &str, source: &str) -> Result<Checked<Cluster>, Errors> {
     let mut found = error::Found::new(text);
-    if text.len() > MAX_BYTES {
-        let size = text.len();
-        found.error(
-            0..0,
-            format!(
-                "the file has {size} bytes; a cluster file has at most {MAX_BYTES} ({} MiB)",
-                MAX_BYTES >> 20
-            ),
-        );
+    if !small_enough(text, "a cluster file", &mut found) {
         return Err(found.into_errors(source));
     }
-    let raw = toml::read(text, &mut found);
+    let raw = match Form::of(text) {
+        Form::Toml => toml::cluster(text, &mut found),
+        Form::Xml => xml::cluster(text, &mut found),
+    };
     let value = check::cluster(raw, &mut found);
+    finish(value, found, source)
+}
+
+/// The same for bytes that may not be text at all.
+pub fn cluster_bytes(bytes: &[u8], source: &str) -> Result<Checked<Cluster>, Errors> {
+    of_bytes(bytes, source, cluster)
+}
+
+/// Reads and checks a VM profile: TOML, XML, or the XML of libv3m. Paths in it are not touched: they are relative to
+/// whatever the caller says.
+pub fn vm(text: &str, source: &str) -> Result<Checked<Vm>, Errors> {
+    let mut all = vms(text, source)?;
+    match all.value.pop() {
+        Some(value) if all.value.is_empty() => Ok(Checked {
+            value,
+            notes: all.notes,
+        }),
+        last => {
+            let count = all.value.len() + usize::from(last.is_some());
+            let mut found = error::Found::new(text);
+            found
+                .error(
+                    0..0,
+                    format!("the file has {count} profiles, and one is wanted"),
+                )
+                .hint("take the <profile> that is meant into a file of its own");
+            Err(found.into_errors(source))
+        }
+    }
+}
+
+/// The same for bytes that may not be text at all.
+pub fn vm_bytes(bytes: &[u8], source: &str) -> Result<Checked<Vm>, Errors> {
+    of_bytes(bytes, source, vm)
+}
+
+/// All VMs of a file: one, or as many as are in libv3m's `<profiles>`, which may be none. Notes of several begin with
+/// the name of their VM.
+pub fn vms(text: &str, source: &str) -> Result<Checked<Vec<Vm>>, Errors> {
+    let mut found = error::Found::new(text);
+    if !small_enough(text, "a profile", &mut found) {
+        return Err(found.into_errors(source));
+    }
+    let raw = match Form::of(text) {
+        Form::Toml => vec![toml::vm(text, &mut found)],
+        Form::Xml => xml::vms(text, &mut found),
+    };
+    let value = check::vms(raw, &mut found);
+    finish(value, found, source)
+}
+
+/// The same for bytes that may not be text at all.
+pub fn vms_bytes(bytes: &[u8], source: &str) -> Result<Checked<Vec<Vm>>, Errors> {
+    of_bytes(bytes, source, vms)
+}
+
+fn finish<T>(
+    value: Option<T>,
+    found: error::Found<'_>,
+    source: &str,
+) -> Result<Checked<T>, Errors> {
     match value {
         Some(value) if found.is_clean() => Ok(Checked {
             value,
@@ -55,24 +115,40 @@ pub fn cluster(text: &str, source: &str) -> Result<Checked<Cluster>, Errors> {
     }
 }
 
-/// The same for bytes that may not be text at all.
-pub fn cluster_bytes(bytes: &[u8], source: &str) -> Result<Checked<Cluster>, Errors> {
+fn small_enough(text: &str, what: &str, found: &mut error::Found<'_>) -> bool {
+    let size = text.len();
+    let most = MAX_BYTES >> 20;
+    if size > MAX_BYTES {
+        let message =
+            format!("the file has {size} bytes; {what} has at most {MAX_BYTES} ({most} MiB)");
+        found.error(0..0, message);
+    }
+    size <= MAX_BYTES
+}
+
+fn of_bytes<T>(
+    bytes: &[u8],
+    source: &str,
+    read: fn(&str, &str) -> Result<Checked<T>, Errors>,
+) -> Result<Checked<T>, Errors> {
     // Too large a file is refused for its size alone, whatever is in it.
     let bytes = bytes.get(..MAX_BYTES + 1).unwrap_or(bytes);
     match std::str::from_utf8(bytes) {
-        Ok(text) => cluster(text, source),
-        Err(_) if bytes.len() > MAX_BYTES => cluster(&String::from_utf8_lossy(bytes), source),
+        Ok(text) => read(text, source),
+        Err(_) if bytes.len() > MAX_BYTES => read(&String::from_utf8_lossy(bytes), source),
         Err(e) => {
             let at = e.valid_up_to();
             let text = String::from_utf8_lossy(bytes);
             let mut found = error::Found::new(&text);
             let byte = bytes.get(at).copied().unwrap_or_default();
-            found
-                .error(
-                    at..at + char::REPLACEMENT_CHARACTER.len_utf8(),
-                    format!("the file is not UTF-8 text: byte 0x{byte:02x} at offset {at}"),
-                )
-                .hint("save it as UTF-8");
+            let replaced = at..at + char::REPLACEMENT_CHARACTER.len_utf8();
+            let message = match bytes {
+                [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => {
+                    "the file is UTF-16, not UTF-8 text".to_owned()
+                }
+                _ => format!("the file is not UTF-8 text: byte 0x{byte:02x} at offset {at}"),
+            };
+            found.error(replaced, message).hint("save it as UTF-8");
             Err(found.into_errors(source))
         }
     }

@@ -1,4 +1,4 @@
-//! The cluster file as it was written: texts and numbers with their places, nothing filled in, nothing checked.
+//! The cluster file and the VM profile as they were written: texts and numbers with their places, nothing filled in, nothing checked.
 //!
 //! Every format has a reader of its own that makes this model and reports only what the format itself decides: syntax,
 //! unknown keys, wrong types. What the values mean is checked once for all formats.
@@ -89,4 +89,80 @@ pub(crate) struct Node {
     pub name: Field<String>,
     pub mac: Field<String>,
     pub address: Field<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Vm {
+    /// Where to say that a key is missing.
+    pub place: Span,
+    pub name: Field<String>,
+    pub backend: Field<String>,
+    pub cpus: Field<i64>,
+    pub memory: Field<String>,
+    pub firmware: Field<String>,
+    pub huge_pages: Field<bool>,
+    pub display: Field<String>,
+    pub devices: Field<Vec<At<String>>>,
+    pub extra: Field<Vec<At<String>>>,
+    pub cpu: Cpu,
+    pub numa: Vec<Numa>,
+    pub boot: Boot,
+    pub disks: Vec<Disk>,
+    pub nics: Field<Vec<Nic>>,
+    pub cloud_init: Option<CloudInit>,
+    /// A libv3m profile: what it leaves out is what libv3m did without it.
+    pub libv3m: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Cpu {
+    pub model: Field<String>,
+    pub sockets: Field<i64>,
+    pub cores: Field<i64>,
+    pub threads: Field<i64>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Numa {
+    pub place: Span,
+    pub cpus: Field<String>,
+    pub memory: Field<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Boot {
+    pub order: Field<Vec<At<String>>>,
+    pub kernel: Field<String>,
+    pub initrd: Field<String>,
+    pub arguments: Field<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    pub place: Span,
+    pub path: Field<String>,
+    pub size: Field<String>,
+    pub format: Field<String>,
+    pub bus: Field<String>,
+    pub read_only: Field<bool>,
+    pub cdrom: Field<bool>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Nic {
+    pub place: Span,
+    pub kind: Field<String>,
+    pub network: Field<String>,
+    pub bridge: Field<String>,
+    pub tag: Field<i64>,
+    pub mac: Field<String>,
+    pub model: Field<String>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct CloudInit {
+    pub place: Span,
+    pub user_data: Field<String>,
+    pub ssh_keys: Field<Vec<At<String>>>,
+    pub network_config: Field<String>,
 }

@@ -7,6 +7,11 @@ mod groups;
 mod image;
 mod network;
 mod nodes;
+mod vm;
+mod vm_devices;
+mod vm_values;
+
+pub(crate) use vm::vms;
 
 use crate::error::{Found, Problem, Span, quoted};
 use crate::model::{Backend, Cluster};

@@ -1,15 +1,19 @@
 //! TOML → raw.
 //!
+//! The XML reader (`xml`) makes the same tree of tables and lists out of elements, and uses what follows from there.
+//!
 //! The tree that the parser gives is walked by hand: serde would stop at the first error, and its derived code loses
 //! the places of unknown keys. The parser recovers from syntax errors, so that all of them are reported, and with them
 //! what is certainly wrong elsewhere.
 
-mod sections;
+pub(crate) mod sections;
+mod vm;
 
 use crate::error::{Found, Span, quoted};
-use crate::raw::{At, Cluster, Field, Group, Image, Network, Node};
+use crate::form::{Form, in_xml};
+use crate::raw::{At, Cluster, Field, Group, Image, Network, Node, Vm};
 use crate::suggest::suggest;
-use sections::{CLUSTER, GROUP, IMAGE, NETWORK, NODE, SECTIONS, Section};
+use sections::{CLUSTER, CLUSTER_SECTIONS, GROUP, IMAGE, NETWORK, NODE, Section, VM_SECTIONS};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -17,7 +21,53 @@ type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
 /// Reads what can be read; the rest is reported to `found`.
-pub(crate) fn read<'t>(text: &'t str, found: &mut Found<'t>) -> Cluster {
+pub(crate) fn cluster<'t>(text: &'t str, found: &mut Found<'t>) -> Cluster {
+    let root = parse(text, found);
+    cluster_of(root.get_ref(), Form::Toml, text, found)
+}
+
+/// The same for a VM profile.
+pub(crate) fn vm<'t>(text: &'t str, found: &mut Found<'t>) -> Vm {
+    let root = parse(text, found);
+    vm_of(root.get_ref(), 0..0, Form::Toml, text, found)
+}
+
+/// What a tree says of a cluster.
+pub(crate) fn cluster_of<'t>(
+    table: &DeTable<'_>,
+    form: Form,
+    text: &'t str,
+    found: &mut Found<'t>,
+) -> Cluster {
+    let sections = CLUSTER_SECTIONS;
+    Reader {
+        text,
+        form,
+        sections,
+        found,
+    }
+    .cluster(table)
+}
+
+/// What a tree says of a VM; `place` is where to say that a key is missing.
+pub(crate) fn vm_of<'t>(
+    table: &DeTable<'_>,
+    place: Span,
+    form: Form,
+    text: &'t str,
+    found: &mut Found<'t>,
+) -> Vm {
+    let sections = VM_SECTIONS;
+    Reader {
+        text,
+        form,
+        sections,
+        found,
+    }
+    .vm(table, place)
+}
+
+fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Spanned<DeTable<'t>> {
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or(text.len()..text.len());
@@ -28,7 +78,7 @@ pub(crate) fn read<'t>(text: &'t str, found: &mut Found<'t>) -> Cluster {
             problem.hint(hint);
         }
     }
-    Reader { text, found }.cluster(root.get_ref())
+    root
 }
 
 /// What to do about a syntax error.
@@ -53,6 +103,10 @@ fn advice(message: &str, text: &str, span: &Span) -> Option<&'static str> {
 
 struct Reader<'r, 't> {
     text: &'t str,
+    /// In XML every value is a text; what it should be is known by its key.
+    form: Form,
+    /// All that the file may have.
+    sections: &'static [&'static Section],
     found: &'r mut Found<'t>,
 }
 
@@ -163,12 +217,18 @@ impl Reader<'_, '_> {
         value: &Value<'_>,
     ) -> Option<&'static str> {
         let name = &**key.get_ref();
-        let kind = match value.get_ref() {
-            DeValue::Table(_) => "section",
-            _ => "key",
+        let kind = match (self.form, value.get_ref()) {
+            (Form::Xml, _) => "element or attribute",
+            (Form::Toml, DeValue::Table(_)) => "section",
+            (Form::Toml, _) => "key",
         };
-        let message = format!("unknown {kind} {} in {}", quoted(name), section.what);
-        let homes = SECTIONS
+        let place = match self.form {
+            Form::Toml => section.what.to_owned(),
+            Form::Xml => in_xml(section.what),
+        };
+        let message = format!("unknown {kind} {} in {place}", quoted(name));
+        let homes = self
+            .sections
             .iter()
             .filter(|home| home.names().any(|known| known == name));
         let homes: Vec<_> = homes.map(|home| home.opened).collect();
@@ -193,8 +253,12 @@ impl Reader<'_, '_> {
     fn mismatch(&mut self, section: &Section, key: &str, wanted: &str, value: &Value<'_>) {
         let written = self.text.get(value.span()).unwrap_or_default();
         let short = written.len() <= 40 && !written.contains('\n');
-        let what = described(value.get_ref());
+        let what = match (self.form, value.get_ref()) {
+            (Form::Xml, DeValue::String(text)) => quoted(text),
+            (_, other) => described(other).to_owned(),
+        };
         let hint = match (wanted, value.get_ref()) {
+            _ if self.form == Form::Xml => format!("write {}", section.example(key)),
             // For others, quotes alone would not do.
             ("a text", DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_))
                 if short && matches!(key, "name" | "user") =>
@@ -228,19 +292,29 @@ impl Reader<'_, '_> {
     }
 
     fn boolean(&mut self, section: &Section, key: &Key<'_>, value: &Value<'_>) -> Field<bool> {
-        if let DeValue::Boolean(is) = value.get_ref() {
-            return given(*is, value);
+        match value.get_ref() {
+            DeValue::Boolean(is) => return given(*is, value),
+            DeValue::String(text) if self.form == Form::Xml => {
+                if let Ok(is) = text.parse() {
+                    return given(is, value);
+                }
+            }
+            _ => {}
         }
         self.mismatch(section, key.get_ref(), "true or false", value);
         Field::Bad
     }
 
     fn integer(&mut self, section: &Section, key: &Key<'_>, value: &Value<'_>) -> Field<i64> {
-        let DeValue::Integer(number) = value.get_ref() else {
-            self.mismatch(section, key.get_ref(), "a whole number", value);
-            return Field::Bad;
+        let (digits, radix) = match value.get_ref() {
+            DeValue::Integer(number) => (number.as_str(), number.radix()),
+            DeValue::String(text) if self.form == Form::Xml && is_number(text) => (&**text, 10),
+            _ => {
+                self.mismatch(section, key.get_ref(), "a whole number", value);
+                return Field::Bad;
+            }
         };
-        match i64::from_str_radix(number.as_str(), number.radix()) {
+        match i64::from_str_radix(digits, radix) {
             Ok(number) => given(number, value),
             Err(_) => {
                 let message = format!("{:?} is too large a number", key.get_ref());
@@ -329,6 +403,11 @@ fn given<T>(value: T, at: &Value<'_>) -> Field<T> {
         value,
         span: at.span(),
     })
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
 fn described(value: &DeValue<'_>) -> &'static str {
