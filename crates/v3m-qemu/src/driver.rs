@@ -365,7 +365,7 @@ impl Driver for QemuDriver {
     }
 
     async fn undefine(&self, name: &Name) -> Result<()> {
-        self.blocking(name, |_, home| {
+        self.blocking(name, |inner, home| {
             let Some(_lock) = home.locked()? else {
                 return Ok(());
             };
@@ -375,6 +375,9 @@ impl Driver for QemuDriver {
             // What a crashed VM left of itself, or one whose definition was taken away under it.
             if home.process()?.is_some() {
                 daemon::kill(&home.lock_file(), KILLED).map_err(at(&home.lock_file()))?;
+            }
+            for nic in home.vm()?.into_iter().flat_map(|vm| vm.nics) {
+                crate::link::close(&nic.link, &inner.dir);
             }
             home.remove()
         })

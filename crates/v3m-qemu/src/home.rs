@@ -10,6 +10,8 @@
 //! qmp.sock       console.sock
 //! console.log    all that the guest ever printed
 //! qemu.log       what the last QEMU said
+//! uefi-vars.fd   the variables of a UEFI machine; cloud-init.img: see module cloud
+//! vnc/vnc.sock   the display, where there is one; the directory is QEMU's own
 //! ```
 //!
 //! Nothing here asks QEMU: the state of a VM is one lock test and a few small files.
@@ -27,7 +29,7 @@ use std::path::{Path, PathBuf};
 use v3m::{Error, Result, State, Status};
 
 /// All that a driver makes in a VM's directory, but for the definition, which is last to go.
-const FILES: [&str; 12] = [
+const FILES: [&str; 17] = [
     "run.json",
     "run.half",
     "stopping",
@@ -38,6 +40,11 @@ const FILES: [&str; 12] = [
     "qemu.log",
     "journal.in",
     "journal.out",
+    crate::cloud::FILE,
+    crate::cloud::HALF,
+    crate::firmware::VARIABLES,
+    crate::firmware::HALF,
+    "vnc/vnc.sock",
     "vm.half",
     "qemu.lock",
 ];
@@ -129,6 +136,8 @@ impl Home {
         for file in FILES.iter().chain(&["vm.json"]) {
             remove(&self.file(file))?;
         }
+        // With something of another's in it, it stays, and the directory with it.
+        let _ = fs::remove_dir(self.file("vnc"));
         match fs::remove_dir(&self.path) {
             Ok(()) => Ok(()),
             // Disks and logs that the definition only refers to are another's.

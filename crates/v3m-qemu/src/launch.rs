@@ -7,21 +7,21 @@
 //! Least privilege: as root, with an owner given, QEMU becomes that user between fork and exec and has no way back;
 //! the VM's directory stays root's, so that a guest that breaks out of QEMU cannot change what QEMU is started with.
 
-use crate::arguments::{Accelerator, Descriptors, arguments};
+use crate::arguments::{Accelerator, Descriptors, Site, arguments};
 use crate::home::{Home, Run, at, remove, write};
 use crate::journal;
 use daemon::Spawned;
-use profile::{Channel, Link, Vm};
+use profile::{Channel, Disk, Display, Firmware, Medium, Vm};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +39,13 @@ pub fn spawn(
     owner: Option<Owner>,
 ) -> Result<()> {
     let owner = owner.filter(|_| rustix::process::geteuid().is_root());
+    let findings = crate::fit::findings(vm, accelerator, Path::new("/"));
+    if !findings.is_empty() {
+        return Err(Error::StartFailed {
+            name: home.name.clone(),
+            reason: findings.join("\n"),
+        });
+    }
     // From here to the next `run.json` the VM counts as never started: a start cut off leaves no crash behind.
     for file in ["run.json", "stopping", "paused", "qmp.sock", "console.sock"] {
         remove(&home.file(file))?;
@@ -59,10 +66,13 @@ pub fn spawn(
     for Channel { log, .. } in &vm.channels {
         made(log, false, owner)?;
     }
-    for disk in vm.disks.iter().filter(|disk| !disk.read_only) {
+    let uefi = furnish(home, vm, owner)?;
+    let writable = |disk: &&Disk| !disk.read_only && disk.medium == Medium::Disk;
+    for disk in vm.disks.iter().filter(writable) {
         give(&disk.path, owner)?;
     }
-    let taps = taps(home, vm)?;
+    let networks = home.path.parent().unwrap_or(&home.path).to_owned();
+    let taps = taps(home, vm, &networks)?;
 
     let descriptors = Descriptors {
         qmp: qmp.as_raw_fd(),
@@ -78,9 +88,14 @@ pub fn spawn(
         Accelerator::Tcg => crate::tsc::khz(),
         Accelerator::Kvm => None,
     };
+    let site = Site {
+        tsc_khz,
+        uefi,
+        networks,
+    };
     let mut command = Command::new(program);
     command
-        .args(arguments(vm, accelerator, &descriptors, tsc_khz))
+        .args(arguments(vm, accelerator, &descriptors, &site))
         .current_dir(&home.path)
         .stdout(log.try_clone().map_err(at(&home.path))?)
         .stderr(Stdio::from(log));
@@ -171,7 +186,7 @@ pub fn wait_running(home: &Home, limit: Duration) -> Result<()> {
             return Err(failed(if words.is_empty() {
                 "QEMU ended without a word: it was killed (out of memory? see dmesg)".to_owned()
             } else {
-                words
+                crate::fit::in_use(&words).unwrap_or(words)
             }));
         };
         let passed = begin.elapsed();
@@ -282,26 +297,57 @@ fn listen(directory: &File, name: &str) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// One descriptor for each NIC on a network.
-fn taps(home: &Home, vm: &Vm) -> Result<Vec<Option<OwnedFd>>> {
+/// Makes what the VM's description only promises: disks with a size whose files are missing, a UEFI machine's variables,
+/// the disk for cloud-init, the directory for VNC's socket.
+fn furnish(home: &Home, vm: &Vm, owner: Option<Owner>) -> Result<Option<PathBuf>> {
+    let failed = |reason| Error::StartFailed {
+        name: home.name.clone(),
+        reason,
+    };
+    for disk in &vm.disks {
+        if let (Some(size), false) = (disk.size, disk.path.exists()) {
+            match crate::disk::create(&disk.path, disk.format, size) {
+                // Another VM's start was first with a disk that they share.
+                Ok(()) | Err(crate::disk::Error::Exists { .. }) => {}
+                Err(e) => return Err(failed(format!("cannot make a disk: {e}"))),
+            }
+        }
+    }
+    let mut code = None;
+    if vm.firmware == Firmware::Uefi {
+        let Some((found, template)) = crate::firmware::find() else {
+            return Err(failed(crate::firmware::MISSING.to_owned()));
+        };
+        crate::firmware::variables(home, &template)?;
+        give(&home.file(crate::firmware::VARIABLES), owner)?;
+        code = Some(found);
+    }
+    if let Some(cloud) = &vm.cloud_init {
+        crate::cloud::write(home, cloud)?;
+        give(&home.file(crate::cloud::FILE), owner)?;
+    }
+    if vm.display == Display::Vnc {
+        let vnc = home.file("vnc");
+        match DirBuilder::new().mode(0o700).create(&vnc) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(at(&vnc)(e)),
+            _ => remove(&vnc.join("vnc.sock"))?,
+        }
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::lchown(&vnc, Some(uid), Some(gid)).map_err(at(&vnc))?;
+        }
+    }
+    Ok(code)
+}
+
+/// One descriptor for each NIC that needs one.
+fn taps(home: &Home, vm: &Vm, networks: &Path) -> Result<Vec<Option<OwnedFd>>> {
     vm.nics
         .iter()
-        .map(|nic| match &nic.link {
-            Link::Nat => Ok(None),
-            Link::Network { directory, port } => match net::tap(directory, port) {
-                Ok(tap) => Ok(Some(tap)),
-                Err(e) => Err(Error::StartFailed {
-                    name: home.name.clone(),
-                    reason: format!(
-                        "no port {port} from the network in {}: {e}",
-                        directory.display()
-                    ),
-                }),
-            },
-            other => Err(Error::StartFailed {
+        .map(|nic| {
+            crate::link::open(&nic.link, networks).map_err(|reason| Error::StartFailed {
                 name: home.name.clone(),
-                reason: format!("this driver has no NICs of the kind {other:?}"),
-            }),
+                reason,
+            })
         })
         .collect()
 }

@@ -7,18 +7,27 @@
 //! | module | what it is for |
 //! |---|---|
 //! | `arguments` | definition → argument vector |
+//! | `fit` | can this host run it: what is missing, and the cure |
 //! | `launch` | files, descriptors, privileges; start and wait |
 //! | `home`, `journal` | what is on disk, and what it says |
 //! | `qmp` | the protocol: pause, resume, power button |
+//! | `disk` | images, by qemu-img |
+//! | `link` | NICs on the host's bridges and on private networks |
+//! | `firmware`, `cloud` | a VM's own UEFI variables, and its cloud-init disk |
 //! | `probe` | which accelerator works here; boots a tiny guest |
 //! | `tsc` | the clock of translated guests |
 //! | `slice` | how soon QEMU's own thread gets a core |
 
 pub mod arguments;
+mod cloud;
+pub mod disk;
 mod driver;
+mod firmware;
+mod fit;
 mod home;
 mod journal;
 mod launch;
+mod link;
 mod probe;
 pub mod qmp;
 mod slice;

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 use api::{MiB, Name};
-use profile::{Backend, Boot, Channel, Disk, DiskFormat, Link, Nic, Vm};
-use v3m_qemu::arguments::{Accelerator, Descriptors, arguments};
+use profile::{Backend, Boot, BootDevice, Channel, Disk, DiskFormat, Firmware, Link, Nic, Vm};
+use v3m_qemu::arguments::{Accelerator, Descriptors, Site, arguments};
 
 fn text(vm: &Vm, accelerator: Accelerator) -> String {
     let descriptors = Descriptors {
@@ -12,7 +12,12 @@ fn text(vm: &Vm, accelerator: Accelerator) -> String {
         taps: vec![Some(9), None],
     };
     let mut text = String::new();
-    for argument in arguments(vm, accelerator, &descriptors, Some(2_793_436)) {
+    let site = Site {
+        tsc_khz: Some(2_793_436),
+        uefi: Some("/usr/share/OVMF/OVMF_CODE_4M.fd".into()),
+        networks: "/state/vms".into(),
+    };
+    for argument in arguments(vm, accelerator, &descriptors, &site) {
         let argument = argument.into_string().unwrap();
         text.push_str(if argument.starts_with('-') { "\n" } else { " " });
         text.push_str(&argument);
@@ -87,6 +92,90 @@ fn a_disk_that_boots_itself() {
     vm.nics.clear();
     vm.channels.clear();
     golden("disk-tcg.txt", &text(&vm, Accelerator::Tcg));
+}
+
+/// All that a profile can say, at once.
+#[test]
+fn a_machine_with_everything() {
+    let mut vm = node();
+    vm.boot = Boot::Firmware {
+        order: vec![BootDevice::Cdrom, BootDevice::Disk, BootDevice::Network],
+    };
+    vm.firmware = Firmware::Uefi;
+    vm.cpu.model = Some("EPYC,-svm".to_owned());
+    vm.cpu.topology = Some(profile::Topology {
+        sockets: 1,
+        cores: 2,
+        threads: 2,
+    });
+    vm.huge_pages = true;
+    let numa = |cpus: &[u16]| profile::NumaNode {
+        cpus: cpus.to_vec(),
+        memory: MiB(1024),
+    };
+    vm.numa = vec![numa(&[0, 1]), numa(&[2, 3])];
+    let disk = |path: &str, format, bus, medium| Disk {
+        bus,
+        medium,
+        ..Disk::new(path.into(), format, false)
+    };
+    use profile::{Bus, Medium};
+    vm.disks = vec![
+        disk("/d/v.raw", DiskFormat::Raw, Bus::Virtio, Medium::Disk),
+        disk("/d/s.qcow2", DiskFormat::Qcow2, Bus::Scsi, Medium::Disk),
+        disk("/d/a.vmdk", DiskFormat::Vmdk, Bus::Sata, Medium::Disk),
+        disk("/d/i.vdi", DiskFormat::Vdi, Bus::Ide, Medium::Disk),
+        disk("/d/virtio.iso", DiskFormat::Raw, Bus::Virtio, Medium::Cdrom),
+        disk("/d/scsi.iso", DiskFormat::Raw, Bus::Scsi, Medium::Cdrom),
+        disk("/d/sata.iso", DiskFormat::Raw, Bus::Sata, Medium::Cdrom),
+        disk("/dev/sr0", DiskFormat::Raw, Bus::Ide, Medium::Cdrom),
+        disk("/dev/sdb", DiskFormat::Raw, Bus::Virtio, Medium::Disk),
+    ];
+    let nic = |last: u8, model, link| Nic {
+        mac: format!("52:54:00:00:00:{last:02x}").parse().unwrap(),
+        model,
+        link,
+    };
+    let named = || "lab".to_owned();
+    use profile::NicModel::{E1000, Virtio};
+    vm.nics = vec![
+        nic(1, Virtio, Link::Bridged { bridge: named() }),
+        nic(2, E1000, Link::Nat),
+        nic(3, Virtio, Link::Private { network: named() }),
+        nic(4, Virtio, Link::Unplugged),
+    ];
+    vm.display = profile::Display::Vnc;
+    vm.cloud_init = Some(profile::CloudInit {
+        user_data: "#cloud-config".to_owned(),
+        network_config: None,
+    });
+    vm.devices = vec!["0000:3b:00.0".to_owned()];
+    vm.extra = vec!["-device".to_owned(), "edu,dma_mask=1".to_owned()];
+    golden("everything-kvm.txt", &text(&vm, Accelerator::Kvm));
+}
+
+#[test]
+fn huge_pages_without_numa() {
+    let mut vm = node();
+    vm.huge_pages = true;
+    let text = text(&vm, Accelerator::Tcg);
+    assert!(text.contains(",memory-backend=ram\n"), "{text}");
+    assert!(
+        text.contains("memory-backend-memfd,id=ram,size=2048M,hugetlb=on"),
+        "{text}"
+    );
+}
+
+#[test]
+fn seven_sata_disks_have_two_controllers() {
+    let mut vm = node();
+    let mut disk = vm.disks[0].clone();
+    disk.bus = profile::Bus::Sata;
+    vm.disks = vec![disk; 7];
+    let text = text(&vm, Accelerator::Tcg);
+    assert_eq!(text.matches("ich9-ahci").count(), 2);
+    assert!(text.contains("bus=sata0.5,drive=disk5"), "{text}");
+    assert!(text.contains("bus=sata1.0,drive=disk6"), "{text}");
 }
 
 #[test]

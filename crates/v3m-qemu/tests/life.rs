@@ -143,9 +143,22 @@ async fn a_qemu_that_dies_while_starting_says_why() {
         matches!(&error, Error::StartFailed { reason, .. } if reason.contains("/nonexistent/disk,with=comma.raw")),
         "{error}"
     );
+    // Seen before QEMU was started.
+    let status = driver.status(&vm.name).await.unwrap();
+    assert_eq!(status.state, State::Defined);
+    driver.undefine(&vm.name).await.unwrap();
+
+    let mut vm = place.vm("a", Guest::Dots);
+    vm.extra = vec!["-device".to_owned(), "perpetuum-mobile".to_owned()];
+    driver.define(&vm).await.unwrap();
+    let error = driver.start(&vm.name).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::StartFailed { reason, .. } if reason.contains("perpetuum-mobile")),
+        "{error}"
+    );
     let status = driver.status(&vm.name).await.unwrap();
     assert_eq!(status.state, State::Crashed);
-    assert!(status.reason.unwrap().contains("No such file"));
+    assert!(status.reason.unwrap().contains("perpetuum-mobile"));
     driver.undefine(&vm.name).await.unwrap();
 
     let driver = place.driver().program(Path::new("/nonexistent/qemu"));

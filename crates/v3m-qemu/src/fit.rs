@@ -1,0 +1,244 @@
+//! Can this host run this VM? Looked at before QEMU is started, so that the answer names the thing and the cure, and all
+//! of them at once. Whether the VM's description is right is another question, answered by crate `profile`.
+//!
+//! The format of an image is told, never probed: a guest can write any format's first bytes to its raw disk. The first
+//! bytes are read only to refuse what contradicts what was told. Whether an image is in use is QEMU's to say, which
+//! locks what it opens; see [`in_use`].
+
+use crate::arguments::{Accelerator, DriverName, IDE_SLOTS, bus};
+use profile::{Boot, Bus, Disk, DiskFormat, Firmware, Medium, Vm};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::path::Path;
+
+/// What stands against a start, each a sentence; empty: nothing was found. `root` is `/`, but in tests.
+pub fn findings(vm: &Vm, accelerator: Accelerator, root: &Path) -> Vec<String> {
+    let mut findings = Vec::new();
+    for disk in &vm.disks {
+        findings.extend(self::disk(disk).err());
+    }
+    let ide = vm.disks.iter().filter(|d| bus(d) == Bus::Ide).count();
+    if ide > IDE_SLOTS {
+        findings.push(format!(
+            "{ide} drives are on IDE, which takes {IDE_SLOTS}; put some on another bus (CD drives: scsi or sata)"
+        ));
+    }
+    if let Boot::Kernel { kernel, initrd, .. } = &vm.boot {
+        for (what, path) in [("kernel", Some(kernel)), ("initrd", initrd.as_ref())] {
+            let Some(path) = path else { continue };
+            match File::open(path).and_then(|file| file.metadata()) {
+                Ok(metadata) if metadata.is_dir() => {
+                    findings.push(format!("{what} {} is a directory", path.display()));
+                }
+                Ok(_) => {}
+                Err(e) => findings.push(format!("cannot read {what} {}: {e}", path.display())),
+            }
+        }
+    }
+    if vm.firmware == Firmware::Uefi && crate::firmware::find().is_none() {
+        findings.push(crate::firmware::MISSING.to_owned());
+    }
+    if accelerator == Accelerator::Tcg && vm.cpu.model.as_deref() == Some("host") {
+        findings.push(
+            "CPU model host needs KVM; leave the model out, or say max, for translated guests"
+                .to_owned(),
+        );
+    }
+    findings.extend(memory(vm, root).err());
+    for device in &vm.devices {
+        findings.extend(self::device(device, root).err());
+    }
+    findings
+}
+
+fn disk(disk: &Disk) -> Result<(), String> {
+    let shown = disk.path.display();
+    let metadata = match fs::metadata(&disk.path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            return match (disk.medium, disk.size) {
+                (Medium::Disk, Some(_)) => Ok(()),
+                (Medium::Disk, None) => Err(format!(
+                    "there is no disk image {shown}: {e}; give it a size to have it made"
+                )),
+                (Medium::Cdrom, _) => Err(format!("there is no CD image {shown}: {e}")),
+            };
+        }
+        Err(e) => return Err(format!("cannot use {shown}: {e}")),
+    };
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        return Err(format!("{shown} is a directory, and no image"));
+    }
+    let on_host = kind.is_block_device();
+    if !kind.is_file() && !on_host {
+        return Err(format!("{shown} is neither a file nor a disk"));
+    }
+    let read_only = disk.read_only || disk.medium == Medium::Cdrom;
+    let file = File::options()
+        .read(true)
+        .write(!read_only)
+        .open(&disk.path)
+        .map_err(|e| {
+            let how = if read_only { "read" } else { "write" };
+            let cure = if on_host {
+                format!("; try: sudo setfacl -m u:$USER:rw {shown}")
+            } else {
+                String::new()
+            };
+            format!("cannot {how} {shown}: {e}{cure}")
+        })?;
+    let failed = |e: io::Error| format!("cannot read {shown}: {e}");
+    if disk.medium == Medium::Cdrom {
+        return match is_iso(&file) {
+            _ if on_host => Ok(()),
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!(
+                "{shown} is no CD image: it has no ISO 9660 or UDF file system"
+            )),
+            Err(e) => Err(failed(e)),
+        };
+    }
+    match (disk.format, format(&file).map_err(failed)?) {
+        (told, Some(found)) if told != found => Err(format!(
+            "{shown} is told to be {}, and begins as {} does; say format = \"{}\"",
+            told.driver(),
+            found.driver(),
+            found.driver()
+        )),
+        (told, None) if told != DiskFormat::Raw => Err(format!(
+            "{shown} is told to be {}, and does not begin as one; is it raw?",
+            told.driver()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The format that the first bytes speak of; none: raw, or one that we do not know.
+///
+/// Sources: qemu, docs/interop/qcow2.txt; VMware, Virtual Disk Format 5.0; VirtualBox, VDICore.h.
+pub fn format(file: &File) -> io::Result<Option<DiskFormat>> {
+    let mut start = [0; 68];
+    let mut length = 0;
+    while length < start.len() {
+        match file.read_at(&mut start[length..], length as u64)? {
+            0 => break,
+            n => length += n,
+        }
+    }
+    let start = &start[..length];
+    Ok(if start.starts_with(b"QFI\xfb") {
+        Some(DiskFormat::Qcow2)
+    } else if start.starts_with(b"KDMV")
+        || start.starts_with(b"COWD")
+        || start.starts_with(b"# Disk DescriptorFile")
+    {
+        Some(DiskFormat::Vmdk)
+    } else if start.get(64..68) == Some(&[0x7f, 0x10, 0xda, 0xbe]) {
+        Some(DiskFormat::Vdi)
+    } else {
+        None
+    })
+}
+
+/// Volume descriptors begin at sector 16 (ECMA-119, 8.1; ECMA-167 has its own identifiers at the same place).
+fn is_iso(file: &File) -> io::Result<bool> {
+    let mut identifier = [0; 5];
+    match file.read_exact_at(&mut identifier, 32_769) {
+        Ok(()) => Ok(matches!(&identifier, b"CD001" | b"BEA01")),
+        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn memory(vm: &Vm, root: &Path) -> Result<(), String> {
+    // Where the kernel does not say, nothing can be refused.
+    let Ok(text) = fs::read_to_string(root.join("proc/meminfo")) else {
+        return Ok(());
+    };
+    let field = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok())
+    };
+    let needed = vm.memory.0;
+    if vm.huge_pages {
+        let size = field("Hugepagesize:").unwrap_or(2048).max(1);
+        let free = field("HugePages_Free:").unwrap_or(0);
+        let pages = (needed * 1024).div_ceil(size);
+        if pages > free {
+            return Err(format!(
+                "{needed} MiB need {pages} huge pages, and {free} are free; try: sudo sysctl vm.nr_hugepages={}",
+                field("HugePages_Total:").unwrap_or(0) + pages - free
+            ));
+        }
+    } else if let Some(available) = field("MemAvailable:") {
+        let free = (available + field("SwapFree:").unwrap_or(0)) / 1024;
+        if needed > free {
+            return Err(format!(
+                "the VM needs {needed} MiB of memory, and the host has {free} MiB left; give the VM less, or stop another"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// A PCI device can be passed through when it is in a group of its own at the IOMMU and the driver `vfio-pci` has it.
+fn device(address: &str, root: &Path) -> Result<(), String> {
+    let device = root.join("sys/bus/pci/devices").join(address);
+    if !device.exists() {
+        return Err(format!(
+            "there is no PCI device {address} on this host; `lspci -D` lists them"
+        ));
+    }
+    let Ok(group) = fs::read_link(device.join("iommu_group")) else {
+        return Err(format!(
+            "PCI device {address} cannot be passed through: the host's IOMMU is off; switch it on in the firmware, and \
+             boot the kernel with intel_iommu=on (Intel)"
+        ));
+    };
+    let driver = fs::read_link(device.join("driver"));
+    let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
+    let driver = driver.ok().and_then(|path| name(&path));
+    if driver.as_deref() != Some("vfio-pci") {
+        return Err(format!(
+            "PCI device {address} belongs to the driver {}; try: sudo driverctl set-override {address} vfio-pci",
+            driver.as_deref().unwrap_or("of nobody")
+        ));
+    }
+    let node = root.join("dev/vfio").join(name(&group).unwrap_or_default());
+    File::options()
+        .read(true)
+        .write(true)
+        .open(&node)
+        .map(drop)
+        .map_err(|e| {
+            format!(
+                "cannot use PCI device {address}: {}: {e}; try: sudo chown $USER {}",
+                node.display(),
+                node.display()
+            )
+        })
+}
+
+/// What QEMU says of an image that another process has locked, in words that name the cure.
+pub fn in_use(said: &str) -> Option<String> {
+    // `Failed to get "write" lock`, then on a line of its own `Is another process using the image [/path]?`
+    let at = said.find("Is another process using the image [")?;
+    let path = said[at..].split_once('[')?.1.split_once("]?")?.0;
+    Some(format!(
+        "{path} is in use by another VM or program; stop that one first, or give this VM a disk of its own"
+    ))
+}
+
+/// The first bytes of a file, for who has only its path.
+pub fn format_of(path: &Path) -> io::Result<Option<DiskFormat>> {
+    let mut file = File::open(path)?;
+    // A directory opens, and only reading it fails.
+    file.read_exact(&mut [])?;
+    format(&file)
+}
+
+#[cfg(test)]
+#[path = "fit_tests.rs"]
+mod tests;
