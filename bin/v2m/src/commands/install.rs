@@ -1,0 +1,65 @@
+//! `create-image-from-cdrom`: a VM with an ISO and an empty disk. The disk is first in the boot order: while it is empty
+//! the firmware goes on to the CD, and after the installer's reboot the installed system comes up.
+
+use super::console;
+use crate::args::Install;
+use crate::context::Context;
+use crate::exit::{Code, Failure};
+use crate::source;
+use crate::vms::for_install;
+use anyhow::Result;
+use profile::{Boot, Medium};
+use terminal::small_runtime;
+
+pub fn run(context: &Context, args: &Install) -> Result<Code> {
+    let file = &args.file.file;
+    let checked = source::read(file)?;
+    context.notes(&checked.notes);
+    let vm = checked.value;
+    let usage = |message: String, hint: &str| Failure::new(Code::Usage, message).hint(hint);
+    let name = vm.name.clone();
+    if matches!(vm.boot, Boot::Kernel { .. }) {
+        let message = format!("VM {name} boots a kernel of the host's: its CD would not be used");
+        return Err(usage(message, "leave the kernel out of the profile").into());
+    }
+    if !vm.disks.iter().any(|disk| disk.medium == Medium::Cdrom) {
+        let message = format!("VM {name} has no CD to be installed from");
+        return Err(usage(
+            message,
+            "write it into the profile, as a disk with cdrom = true",
+        )
+        .into());
+    }
+    let Some(disk) = vm.disks.iter().find(|disk| disk.medium == Medium::Disk) else {
+        let message = format!("VM {name} has no disk to be installed onto");
+        return Err(usage(message, "write one into the profile, with its size").into());
+    };
+    let vms = context.vms();
+    let ours = vms
+        .find(&name)?
+        .is_some_and(|r| r.made.contains(&disk.path));
+    if disk.path.exists() && !ours {
+        let message = format!(
+            "{} is there already, and v2m did not make it: it may hold something",
+            disk.path.display()
+        );
+        let hint = "move it away; an empty disk of the profile's size is made in its place";
+        return Err(Failure::new(Code::Failed, message).hint(hint).into());
+    }
+    if disk.size.is_none() {
+        let message = format!("how large is {} to be?", disk.path.display());
+        return Err(usage(message, "give the disk a size in the profile").into());
+    }
+    let runtime = small_runtime()?;
+    runtime.block_on(async {
+        vms.create(for_install(&vm), file, true, false).await?;
+        vms.start(&vms.record(&name)?).await
+    })?;
+    let record = vms.record(&name)?;
+    context.say(format!("{name} boots from its CD"));
+    if args.detach {
+        context.say(format!("see it with: v2m console {name}"));
+        return Ok(Code::Ok);
+    }
+    console::attach(context, &record)
+}

@@ -1,0 +1,144 @@
+//! Whom a VM's QEMU runs as where root starts it: never root.
+//!
+//! A VM whose writable disks belong to an ordinary user runs as that user: the disks stay as they are. Otherwise it runs
+//! as an id of its own that no account has, and its disks, which v2m made or which are root's, are given to that id.
+
+use crate::exit::{Code, Failure};
+use anyhow::Result;
+use profile::{Boot, Vm};
+use rustix::process::geteuid;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The ids of VMs are above those of clusters (0x7000_0000 and the cluster's number, at most 4095).
+const FIRST: u32 = 0x7000_0000 + 4096;
+
+pub type Owner = (u32, u32);
+
+/// The id of the VM with this number, where we may choose: as root of the host, or of a user namespace that has such an
+/// id.
+pub fn of_number(number: u32) -> Option<Owner> {
+    let id = FIRST.checked_add(number)?;
+    let has = |map: &str| {
+        let lines = std::fs::read_to_string(map).unwrap_or_default();
+        lines.lines().any(|line| maps(line, id))
+    };
+    (geteuid().is_root() && has("/proc/self/uid_map") && has("/proc/self/gid_map"))
+        .then_some((id, id))
+}
+
+/// A line of a user namespace's map, see user_namespaces(7): first id inside, first id outside, how many.
+fn maps(line: &str, id: u32) -> bool {
+    let mut numbers = line
+        .split_whitespace()
+        .map_while(|word| word.parse::<u32>().ok());
+    let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next())
+    else {
+        return false;
+    };
+    id >= first && id - first < count
+}
+
+/// Is this the id of a VM?
+pub fn is_vms(id: u32) -> bool {
+    (FIRST..0x7fff_ffff).contains(&id)
+}
+
+/// Whom the VM has to run as because its writable disks are somebody's; none: they are root's, a VM's, or not there yet.
+pub fn of_disks(vm: &Vm) -> Result<Option<Owner>> {
+    let mut found: Option<(Owner, &Path)> = None;
+    for disk in vm.disks.iter().filter(|disk| !disk.read_only) {
+        let Ok(metadata) = std::fs::metadata(&disk.path) else {
+            continue;
+        };
+        let owner = (metadata.uid(), metadata.gid());
+        // A device is opened with its group's rights or not at all; it is never given away.
+        if !metadata.is_file() || owner.0 == 0 || is_vms(owner.0) {
+            continue;
+        }
+        match found {
+            Some((other, path)) if other.0 != owner.0 => {
+                let message = format!(
+                    "the disks of VM {} belong to different users: {} to {}, {} to {}",
+                    vm.name,
+                    path.display(),
+                    other.0,
+                    disk.path.display(),
+                    owner.0
+                );
+                let hint = "give them to one user (chown), who will run the VM";
+                return Err(Failure::new(Code::Usage, message).hint(hint).into());
+            }
+            _ => found = Some((owner, &disk.path)),
+        }
+    }
+    Ok(found.map(|(owner, _)| owner))
+}
+
+/// Can this user reach the VM's files? It is said here in full, where QEMU would only say "Permission denied".
+pub fn can_reach(vm: &Vm, owner: Owner) -> Result<()> {
+    let mut files: Vec<(&Path, bool)> = vm
+        .disks
+        .iter()
+        .map(|disk| (disk.path.as_path(), disk.read_only))
+        .collect();
+    if let Boot::Kernel { kernel, initrd, .. } = &vm.boot {
+        files.push((kernel, true));
+        files.extend(initrd.iter().map(|initrd| (initrd.as_path(), true)));
+    }
+    for (file, read_only) in files {
+        let closed = file.ancestors().skip(1).find(|directory| {
+            std::fs::metadata(directory).is_ok_and(|metadata| !may(&metadata, owner, 1))
+        });
+        if let Some(directory) = closed {
+            let message = format!(
+                "VM {} will run as user {}, who cannot get to {}: {} is closed to others",
+                vm.name,
+                owner.0,
+                file.display(),
+                directory.display()
+            );
+            let hint = format!(
+                "move the VM's files, to /var/lib/v2m/images for example, or: chmod o+x {}",
+                directory.display()
+            );
+            return Err(Failure::new(Code::Unfit, message).hint(hint).into());
+        }
+        // Writable ones are its own, or will be.
+        if read_only && std::fs::metadata(file).is_ok_and(|m| m.is_file() && !may(&m, owner, 4)) {
+            let message = format!(
+                "VM {} will run as user {}, who may not read {}",
+                vm.name,
+                owner.0,
+                file.display()
+            );
+            let hint = format!("chmod o+r {}", file.display());
+            return Err(Failure::new(Code::Unfit, message).hint(hint).into());
+        }
+    }
+    Ok(())
+}
+
+/// Has the user this right (4 read, 1 pass)? Access control lists are not looked at.
+fn may(metadata: &Metadata, (uid, gid): Owner, right: u32) -> bool {
+    let shift = match () {
+        () if metadata.uid() == uid => 6,
+        () if metadata.gid() == gid => 3,
+        () => 0,
+    };
+    metadata.mode() >> shift & right != 0
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn maps_of_user_namespaces() {
+        assert!(super::maps("         0          0 4294967295", 0x7000_1001));
+        assert!(!super::maps(
+            "         0       1000          1",
+            0x7000_1001
+        ));
+        assert!(!super::maps("", 0));
+    }
+}

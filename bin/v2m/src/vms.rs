@@ -1,0 +1,432 @@
+//! The VMs of one state directory: what each should be (its record), and the driver that makes it so.
+//!
+//! The record is written before anything is made and removed after the last is gone, so that a command killed at any
+//! moment is repeated or undone by the next one. What is, is the driver's to say.
+
+use crate::exit::{Code, Failure};
+use crate::owner::{self, Owner};
+use crate::places;
+use anyhow::{Context as _, Result};
+use api::Name;
+use profile::{Backend, Boot, BootDevice, Vm};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, fchown};
+use std::path::{Path, PathBuf};
+use v3m::{Driver, Error, State, Status};
+use v3m_fake::FakeDriver;
+use v3m_qemu::{Options, QemuDriver};
+
+/// `record.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub vm: Vm,
+    /// The profile it came from.
+    pub profile: PathBuf,
+    /// Of the id that its QEMU runs as, where it has one of its own.
+    pub number: Option<u32>,
+    /// Disks that were not there before it.
+    pub made: Vec<PathBuf>,
+    /// It was defined to be installed from its CD.
+    #[serde(default)]
+    pub install: bool,
+}
+
+impl Record {
+    /// Is this what the record says already? A VM that was defined to be installed is the one of its profile.
+    fn is(&self, vm: &Vm) -> bool {
+        self.vm == *vm || (self.install && for_install(vm) == self.vm)
+    }
+}
+
+/// The same VM, which boots its CD as long as its disk has nothing to boot.
+pub fn for_install(vm: &Vm) -> Vm {
+    Vm {
+        boot: Boot::Firmware {
+            order: vec![BootDevice::Disk, BootDevice::Cdrom],
+        },
+        ..vm.clone()
+    }
+}
+
+/// What `create` came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    New,
+    Replaced,
+    /// It was there, and the same.
+    Already,
+}
+
+#[derive(Clone, Debug)]
+pub struct Vms {
+    state: PathBuf,
+}
+
+impl Vms {
+    pub fn new(state: &Path) -> Self {
+        Self {
+            state: state.to_owned(),
+        }
+    }
+
+    fn records(&self) -> PathBuf {
+        self.state.join("vms")
+    }
+
+    fn path(&self, name: &Name) -> PathBuf {
+        self.records().join(name)
+    }
+
+    pub fn is_there(&self, name: &Name) -> bool {
+        self.path(name).join("record.json").exists()
+    }
+
+    /// The record of a VM that was created.
+    pub fn record(&self, name: &Name) -> Result<Record> {
+        match self.find(name)? {
+            Some(record) => Ok(record),
+            None => Err(Error::NoSuchVm(name.clone()).into()),
+        }
+    }
+
+    pub fn find(&self, name: &Name) -> Result<Option<Record>> {
+        let path = self.path(name).join("record.json");
+        let damaged = || format!("{} cannot be used", path.display());
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(damaged)?)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(damaged),
+        }
+    }
+
+    /// All records, sorted by name. Damaged ones are an error of each command that needs them, not of the list.
+    pub fn all(&self) -> Result<Vec<Record>> {
+        let records = self.records();
+        let entries = match std::fs::read_dir(&records) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => {
+                return Err(e).with_context(|| format!("{} cannot be read", records.display()));
+            }
+        };
+        let mut all = Vec::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if let Some(name) = name.to_str().and_then(|name| Name::new(name).ok())
+                && let Ok(Some(record)) = self.find(&name)
+            {
+                all.push(record);
+            }
+        }
+        all.sort_by(|a, b| a.vm.name.cmp(&b.vm.name));
+        Ok(all)
+    }
+
+    /// The driver of a VM, which runs it as whom the record says.
+    pub fn driver(&self, record: &Record) -> Result<Box<dyn Driver>> {
+        Ok(match record.vm.backend {
+            Backend::Fake => Box::new(FakeDriver::open(&self.made("fake")?)?),
+            Backend::Auto | Backend::Qemu | Backend::Kvm => {
+                Box::new(self.qemu(self.owner(record)?)?)
+            }
+        })
+    }
+
+    /// The driver for QEMU on all VMs here: to look at them, or to start one as this user.
+    pub fn qemu(&self, owner: Option<Owner>) -> Result<QemuDriver> {
+        let driver = QemuDriver::open(&self.made("run")?, Options { owner })?;
+        let driver = driver.probe_cache(&self.state.join("probe.json"));
+        // There are hosts where a tiny guest boots under KVM and Linux does not: the host's own kernel is the best test.
+        let release = rustix::system::uname();
+        let kernel = format!("/boot/vmlinuz-{}", release.release().to_string_lossy());
+        Ok(match File::open(&kernel) {
+            Ok(_) => driver.probe_kernel(Path::new(&kernel)),
+            Err(_) => driver,
+        })
+    }
+
+    fn made(&self, place: &str) -> Result<PathBuf> {
+        let path = self.state.join(place);
+        // Before the first is made none is there, and the state directory has the same rights.
+        places::directory(&path, true)?;
+        Ok(path)
+    }
+
+    fn owner(&self, record: &Record) -> Result<Option<Owner>> {
+        let Some(number) = record.number else {
+            return Ok(None);
+        };
+        Ok(owner::of_disks(&record.vm)?.or_else(|| owner::of_number(number)))
+    }
+
+    /// What is, of all VMs that have a record. Few reads a VM.
+    pub async fn list(&self) -> Result<Vec<(Record, Status)>> {
+        let records = self.all()?;
+        let is_fake = |record: &Record| record.vm.backend == Backend::Fake;
+        let mut found: Vec<Status> = Vec::new();
+        if records.iter().any(is_fake) {
+            found.extend(FakeDriver::open(&self.made("fake")?)?.list().await?);
+        }
+        if !records.iter().all(is_fake) {
+            found.extend(self.qemu(None)?.list().await?);
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        let with = records.into_iter().map(|record| {
+            let at = found.binary_search_by(|status| status.name.cmp(&record.vm.name));
+            let status = at.ok().and_then(|at| found.get(at)).cloned();
+            let status = status.unwrap_or_else(|| absent(&record));
+            (record, created(status))
+        });
+        Ok(with.collect())
+    }
+
+    /// What is, of one VM that has a record.
+    pub async fn status(&self, record: &Record) -> Result<Status> {
+        Ok(created(self.driver(record)?.status(&record.vm.name).await?))
+    }
+
+    /// Writes down what a VM should be. Of one that is there, and otherwise: an error, unless it may be replaced.
+    pub async fn create(
+        &self,
+        vm: Vm,
+        profile: &Path,
+        install: bool,
+        replace: bool,
+    ) -> Result<Created> {
+        let name = &vm.name;
+        self.made("run")?;
+        places::directory(&self.records(), false)?;
+        // One at a time: numbers are given out here, too.
+        // Numbers are given out one at a time; the VM is made or removed by one command at a time.
+        let _all = lock(&self.records()).await?;
+        let path = self.path(name);
+        let _one = loop {
+            places::directory(&path, false)?;
+            if let Some(lock) = lock(&path).await? {
+                break lock;
+            }
+        };
+        let created = self.create_locked(vm, profile, install, replace).await;
+        if created.is_err() {
+            // Without a record it is nothing; with one it stays.
+            let _ = std::fs::remove_dir(&path);
+        }
+        created
+    }
+
+    async fn create_locked(
+        &self,
+        vm: Vm,
+        profile: &Path,
+        install: bool,
+        replace: bool,
+    ) -> Result<Created> {
+        let name = vm.name.clone();
+        let before = self.find(&name)?;
+        if let Some(before) = &before {
+            if before.is(&vm) {
+                return Ok(Created::Already);
+            }
+            if !replace {
+                let message = format!(
+                    "VM {name} is already there, and otherwise than {} says",
+                    profile.display()
+                );
+                let hint =
+                    format!("v2m create --replace FILE, when it is stopped; or: v2m start {name}");
+                return Err(Failure::new(Code::Failed, message).hint(hint).into());
+            }
+            let state = self.status(before).await?.state;
+            if state.is_live() {
+                let message = format!("VM {name} is {state}: it cannot be replaced");
+                let hint = format!("v2m stop {name}");
+                return Err(Failure::new(Code::Failed, message).hint(hint).into());
+            }
+            self.driver(before)?.undefine(&name).await?;
+        }
+        // Whatever is not there now, and is to be, is ours to remove.
+        let mut made: Vec<PathBuf> = before.iter().flat_map(|b| b.made.clone()).collect();
+        for disk in vm.disks.iter().filter(|disk| disk.size.is_some()) {
+            if !disk.path.exists() && !made.contains(&disk.path) {
+                made.push(disk.path.clone());
+            }
+        }
+        let number = match (vm.backend, &before) {
+            (Backend::Fake, _) => None,
+            _ if !rustix::process::geteuid().is_root() => None,
+            (_, Some(before)) if before.number.is_some() => before.number,
+            _ => Some(self.free_number()?),
+        };
+        let record = Record {
+            vm,
+            profile: std::path::absolute(profile)?,
+            number,
+            made,
+            install,
+        };
+        if let Some(owner) = self.owner(&record)? {
+            owner::can_reach(&record.vm, owner)?;
+        }
+        self.keep(&record)?;
+        Ok(match before {
+            Some(_) => Created::Replaced,
+            None => Created::New,
+        })
+    }
+
+    fn keep(&self, record: &Record) -> Result<()> {
+        let path = self.path(&record.vm.name).join("record.json");
+        places::write(&path, &serde_json::to_vec(record)?)
+    }
+
+    fn free_number(&self) -> Result<u32> {
+        let taken: Vec<u32> = self.all()?.iter().filter_map(|r| r.number).collect();
+        let free = (0..).find(|number| !taken.contains(number));
+        free.context("there are too many VMs")
+    }
+
+    /// One command at a time makes or removes a VM. It is there, or was removed by whoever had the lock.
+    async fn lock(&self, name: &Name) -> Result<File> {
+        match lock(&self.path(name)).await? {
+            Some(lock) if self.is_there(name) => Ok(lock),
+            _ => Err(Error::NoSuchVm(name.clone()).into()),
+        }
+    }
+
+    /// Makes the driver know the VM as its record says. A VM that lives stays what it is.
+    async fn define(&self, record: &Record) -> Result<Box<dyn Driver>> {
+        let driver = self.driver(record)?;
+        let name = &record.vm.name;
+        match driver.define(&record.vm).await {
+            Err(Error::DefinedOtherwise { .. }) => {
+                if !driver.status(name).await?.state.is_live() {
+                    driver.undefine(name).await?;
+                    driver.define(&record.vm).await?;
+                }
+            }
+            other => other?,
+        }
+        Ok(driver)
+    }
+
+    /// Starts a VM. Of one that runs: nothing happens.
+    pub async fn start(&self, record: &Record) -> Result<()> {
+        let name = &record.vm.name;
+        // Whoever removes it waits, or was first.
+        let _one = self.lock(name).await?;
+        let driver = self.define(record).await?;
+        if !driver.status(name).await?.state.is_live() {
+            let log = driver.console(name).await?.log;
+            let length = std::fs::metadata(log).map_or(0, |m| m.len());
+            places::write(&self.path(name).join("boot"), length.to_string().as_bytes())?;
+        }
+        Ok(driver.start(name).await?)
+    }
+
+    /// Where in its console's log the last start of a VM began.
+    pub fn boot(&self, name: &Name) -> u64 {
+        let text = std::fs::read_to_string(self.path(name).join("boot"));
+        text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// Removes a VM, with the disks that v2m made for it if they are to go. Disks that were root's are root's again.
+    pub async fn destroy(&self, record: &Record, disks: bool) -> Result<()> {
+        let name = &record.vm.name;
+        let _one = self.lock(name).await?;
+        let driver = self.driver(record)?;
+        if driver.status(name).await?.state != State::Absent {
+            driver.stop(name, std::time::Duration::ZERO).await?;
+        }
+        driver.undefine(name).await?;
+        for disk in &record.vm.disks {
+            if disks && record.made.contains(&disk.path) {
+                remove(&disk.path)?;
+            } else if !disk.read_only && record.number.is_some() {
+                give_back(&disk.path)
+                    .with_context(|| format!("{} cannot be given back", disk.path.display()))?;
+            }
+        }
+        let path = self.path(name);
+        for file in ["boot", "boot.half", "record.half", "record.json"] {
+            remove(&path.join(file))?;
+        }
+        match std::fs::remove_dir(&path) {
+            Ok(()) => Ok(()),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                Ok(())
+            }
+            Err(e) => Err(e).with_context(|| format!("{} cannot be removed", path.display())),
+        }
+    }
+}
+
+/// A VM that has a record and that its driver does not know yet is defined: the next start tells the driver.
+fn created(status: Status) -> Status {
+    match status.state {
+        State::Absent => Status {
+            state: State::Defined,
+            ..status
+        },
+        _ => status,
+    }
+}
+
+fn absent(record: &Record) -> Status {
+    Status {
+        name: record.vm.name.clone(),
+        state: State::Absent,
+        pid: None,
+        backend: record.vm.backend,
+        reason: None,
+    }
+}
+
+/// Waits for the lock on a directory, where waiting disturbs nobody; none if there is no such directory.
+async fn lock(directory: &Path) -> Result<Option<File>> {
+    let path = directory.to_owned();
+    let take = move || -> std::io::Result<Option<File>> {
+        loop {
+            let found = File::open(&path).and_then(|file| {
+                file.lock()?;
+                // Whoever had the lock may have removed the directory, and another may have made it again.
+                let same = std::fs::metadata(&path)?.ino() == file.metadata()?.ino();
+                Ok(same.then_some(file))
+            });
+            match found {
+                Ok(Some(file)) => return Ok(Some(file)),
+                Ok(None) => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+    };
+    let taken = tokio::task::spawn_blocking(take).await?;
+    taken.with_context(|| format!("{} cannot be locked", directory.display()))
+}
+
+fn give_back(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    options.read(true).custom_flags(flags.bits() as i32);
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let metadata = file.metadata()?;
+    match metadata.is_file() && owner::is_vms(metadata.uid()) {
+        true => fchown(&file, Some(0), Some(0)),
+        false => Ok(()),
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e).with_context(|| format!("{} cannot be removed", path.display())),
+    }
+}
