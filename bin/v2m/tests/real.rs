@@ -1,0 +1,269 @@
+//! The command line on real VMs: QEMU's own translation, guests of one boot sector.
+
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use kit::{Answer, Home, tree, until};
+use rustix::process::geteuid;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{ChildStdin, Stdio};
+use std::time::Duration;
+
+/// Prints `>`, then sends back what it gets on the serial port.
+const ECHO: &[u8] = &[
+    0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xb0, 0x3e, // mov al, '>'
+    0xee, // out dx, al
+    0xba, 0xfd, 0x03, // mov dx, 0x3fd: the line's status
+    0xec, // in al, dx
+    0xa8, 0x01, // test al, 1: is there a byte?
+    0x74, 0xf8, // jz to the status
+    0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xec, // in al, dx
+    0xee, // out dx, al
+    0xeb, 0xf1, // jmp to the status
+];
+
+fn boot_sector(code: &[u8]) -> Vec<u8> {
+    let mut disk = vec![0; 1 << 20];
+    disk[..code.len()].copy_from_slice(code);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    disk
+}
+
+/// Writes `NAME.toml`: a VM on the disk `echo.raw`.
+fn echo(home: &Home, name: &str) -> String {
+    home.file("echo.raw", boot_sector(ECHO));
+    let file = format!("{name}.toml");
+    let text = format!(
+        "name = \"{name}\"\ntype = \"qemu\"\nmemory = \"16M\"\n\
+         [[disk]]\npath = \"echo.raw\"\nformat = \"raw\"\nread-only = true\n"
+    );
+    home.file(&file, text);
+    file
+}
+
+fn owner_of(pid: u64) -> u32 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|l| l.starts_with("Uid:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_whole_life() {
+    let home = Home::new();
+    let file = echo(&home, "web");
+    home.ok(&["start", &file, "--wait-ready=>", "--time-limit", "60s"]);
+    let status = home.json(&["status", "web"]);
+    assert_eq!(status["state"], "running");
+    if geteuid().is_root() {
+        assert!(owner_of(status["pid"].as_u64().unwrap()) >= 0x7000_1000);
+    }
+    home.ok(&["pause", "web"]).says("web is paused");
+    home.ok(&["resume", "web"]).says("web is running");
+    let top = home.json(&["top", "--once"]);
+    assert_eq!(top["vms"][0]["name"], "web");
+    assert!(top["vms"][0]["memory"].as_u64().unwrap() > 1 << 20);
+    home.ok(&["top", "--once", "--prometheus", "v2m.prom"]);
+    let metrics = std::fs::read_to_string(home.path("v2m.prom")).unwrap();
+    assert!(metrics.contains("v2m_cpu_seconds_total{vm=\"web\"}"));
+    home.ok(&["reboot", "web", "--grace", "0"]);
+    home.ok(&["stop", "web", "--grace", "0"])
+        .says("web is stopped");
+    // The prompt of the boot before does not count.
+    home.ok(&["start", "web", "--wait-ready=>"]);
+    home.ok(&["destroy", "web", "--yes"]);
+    assert_eq!(tree(&home.path("state/vms")), Vec::<PathBuf>::new());
+    assert_eq!(tree(&home.path("state/run")), Vec::<PathBuf>::new());
+    assert!(home.path("echo.raw").exists(), "its disk is not v2m's");
+}
+
+/// What is typed comes back, and Ctrl-] ends it while the VM goes on.
+#[test]
+fn the_console_goes_both_ways() {
+    let home = Home::new();
+    let file = echo(&home, "web");
+    home.ok(&["start", &file, "--wait-ready=>"]);
+    let mut child = home
+        .command(&["console", "web"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut keys: ChildStdin = child.stdin.take().unwrap();
+    let mut screen = BufReader::new(child.stdout.take().unwrap());
+    keys.write_all(b"hello\n").unwrap();
+    let mut line = Vec::new();
+    screen.read_until(b'\n', &mut line).unwrap();
+    while !line.ends_with(b"hello\n") {
+        assert!(screen.read_until(b'\n', &mut line).unwrap() > 0, "{line:?}");
+    }
+    keys.write_all(&[0x1d]).unwrap();
+    let mut rest = String::new();
+    let mut messages = child.stderr.take().unwrap();
+    messages.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+    assert!(rest.contains("detached; web goes on"), "{rest}");
+    assert_eq!(home.state_of("web"), "running");
+}
+
+/// A disk that is missing is made, and removed only with `--disks`.
+#[test]
+fn disks_that_v2m_made() {
+    let home = Home::new();
+    let text = "name = \"web\"\ntype = \"qemu\"\nmemory = \"16M\"\n\
+                [[disk]]\npath = \"new.qcow2\"\nformat = \"qcow2\"\nsize = \"8M\"\n";
+    home.file("web.toml", text);
+    home.ok(&["start", "web.toml"]);
+    assert!(home.path("new.qcow2").exists());
+    home.ok(&["destroy", "web", "--yes"]);
+    assert!(home.path("new.qcow2").exists());
+    // Now it is not v2m's any more.
+    home.ok(&["start", "web.toml"]);
+    home.ok(&["destroy", "web", "--yes", "--disks"]);
+    assert!(home.path("new.qcow2").exists());
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(home.path("new.qcow2")).unwrap();
+    assert_eq!(metadata.uid(), geteuid().as_raw(), "it is given back");
+    std::fs::remove_file(home.path("new.qcow2")).unwrap();
+    home.ok(&["start", "web.toml"]);
+    let dry = home.json(&["destroy", "web", "--disks", "--dry-run"]);
+    assert_eq!(dry["disks"][0].as_str(), home.path("new.qcow2").to_str());
+    home.ok(&["destroy", "web", "--yes", "--disks"]);
+    assert!(!home.path("new.qcow2").exists());
+}
+
+#[test]
+fn killed_at_any_moment_the_next_start_goes_on() {
+    let home = Home::new();
+    let file = echo(&home, "web");
+    for round in 0..8u64 {
+        let mut child = home.spawn(&["start", &file]);
+        // The one place where time itself is what the test is about.
+        std::thread::sleep(Duration::from_millis(round * 6));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        home.ok(&["start", &file]);
+        assert_eq!(home.state_of("web"), "running");
+        let mut child = home.spawn(&["destroy", "web", "--yes"]);
+        std::thread::sleep(Duration::from_millis(round * 4));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let again = home.run(&["destroy", "web", "--yes"]);
+        assert!(matches!(again.code, 0 | 4), "{again:?}");
+        assert_eq!(tree(&home.path("state/vms")), Vec::<PathBuf>::new());
+        assert_eq!(tree(&home.path("state/run")), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn fifty_commands_at_once_on_one_vm() {
+    let home = Home::new();
+    let file = echo(&home, "web");
+    let verbs: [&[&str]; 4] = [
+        &["start", &file],
+        &["pause", &file],
+        &["resume", &file],
+        &["stop", &file, "--grace", "0"],
+    ];
+    let children: Vec<_> = (0..50).map(|n| home.spawn(verbs[n % 4])).collect();
+    for child in children {
+        let answer = Answer::from(child.wait_with_output().unwrap());
+        assert!(matches!(answer.code, 0 | 1 | 4), "{answer:?}");
+        assert!(!answer.err.contains("panicked"), "{answer:?}");
+    }
+    home.ok(&["stop", "web", "--grace", "0"]);
+    home.ok(&["start", "web", "--wait-ready=>"]);
+}
+
+/// A guest that dies is seen while it is waited for.
+#[test]
+fn a_vm_that_dies_is_not_waited_for() {
+    let home = Home::new();
+    let file = echo(&home, "web");
+    let waiting = home.spawn(&["start", &file, "--wait-ready=never"]);
+    let lock = home.path("state/run/web/qemu.lock");
+    until("a process", || daemon::running(&lock).ok().flatten());
+    until("running", || {
+        (home.run(&["status", "web"]).code == 0).then_some(())
+    });
+    until("a prompt", || {
+        let log = std::fs::read(home.path("state/run/web/console.log")).ok()?;
+        log.contains(&b'>').then_some(())
+    });
+    daemon::kill(&lock, Duration::from_secs(10)).unwrap();
+    let answer = Answer::from(waiting.wait_with_output().unwrap());
+    answer.is(1).says("web is crashed before it printed");
+}
+
+#[test]
+fn images_and_snapshots() {
+    let home = Home::new();
+    home.ok(&["image", "create", "a.qcow2", "8M"]);
+    home.ok(&["image", "resize", "a.qcow2", "16M"]);
+    home.run(&["image", "resize", "a.qcow2", "8M"])
+        .is(1)
+        .says("would be lost");
+    assert_eq!(
+        home.json(&["image", "info", "a.qcow2"])["virtual_size"],
+        16 << 20
+    );
+    for (from, to) in [
+        ("a.qcow2", "b.vmdk"),
+        ("b.vmdk", "c.vdi"),
+        ("c.vdi", "d.raw"),
+    ] {
+        home.ok(&["image", "convert", from, to]);
+        home.ok(&["image", "check", to]);
+    }
+    home.run(&["image", "convert", "d.raw", "a.qcow2"])
+        .is(1)
+        .says("is there already");
+    home.ok(&["image", "import", "b.vmdk", "e.qcow2"])
+        .says("was read as vmdk");
+    home.ok(&["image", "export", "e.qcow2", "f.raw"]);
+    home.ok(&["image", "create", "over.qcow2", "--backing", "a.qcow2"]);
+    home.run(&["image", "info", "a.qcow2", "--format", "vdi"])
+        .is(1)
+        .says("begins as qcow2");
+    home.ok(&["image", "snapshot", "create", "a.qcow2", "first"]);
+    home.run(&["image", "snapshot", "create", "a.qcow2", "first"])
+        .is(1);
+    let list = home.json(&["image", "snapshot", "list", "a.qcow2"]);
+    assert_eq!(list["snapshots"][0]["name"], "first");
+    home.ok(&["image", "snapshot", "apply", "a.qcow2", "first"]);
+    home.ok(&["image", "snapshot", "delete", "a.qcow2", "first"]);
+    home.ok(&["image", "check", "a.qcow2"]);
+}
+
+/// As root a VM runs as a user who has to get to its files; that is said before anything is made.
+#[test]
+fn files_that_the_vms_user_cannot_reach() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: QEMU runs as its caller");
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    std::fs::create_dir(home.path("closed")).unwrap();
+    home.file("closed/echo.raw", boot_sector(ECHO));
+    std::fs::set_permissions(home.path("closed"), PermissionsExt::from_mode(0o700)).unwrap();
+    let file = echo(&home, "web");
+    let text = std::fs::read_to_string(home.path(&file)).unwrap();
+    home.file(&file, text.replace("echo.raw", "closed/echo.raw"));
+    home.run(&["create", &file]).is(3).says("chmod o+x");
+    assert_eq!(tree(&home.path("state/vms")), Vec::<PathBuf>::new());
+    // A disk of an ordinary user's makes the VM that user's.
+    home.file("theirs.raw", boot_sector(ECHO));
+    std::os::unix::fs::chown(home.path("theirs.raw"), Some(54321), Some(54321)).unwrap();
+    let text = text
+        .replace("echo.raw", "theirs.raw")
+        .replace("read-only = true\n", "");
+    home.file(&file, text);
+    home.ok(&["start", &file, "--wait-ready=>"]);
+    let pid = home.json(&["status", "web"])["pid"].as_u64().unwrap();
+    assert_eq!(owner_of(pid), 54321);
+}
