@@ -321,7 +321,7 @@ fn columns(text: &str) -> usize {
 }
 
 /// No control characters: a file must not be able to command the terminal that shows an error in it.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| match c {
             '\t' => ' ',

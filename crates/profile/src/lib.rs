@@ -15,12 +15,14 @@ mod raw;
 mod suggest;
 mod toml;
 mod write;
+mod write_vm;
 mod xml;
 
 pub use error::{Error, Errors, Note};
 pub use model::*;
 pub use suggest::suggest;
-pub use write::to_toml;
+pub use write::{cluster_to_xml, to_toml};
+pub use write_vm::{Unwritable, vm_to_toml, vm_to_xml};
 
 use form::Form;
 

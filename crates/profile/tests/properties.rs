@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may end so")]
 
-use profile::{Cluster, cluster, cluster_bytes, to_toml};
+use profile::{Cluster, cluster, cluster_bytes, cluster_to_xml, to_toml};
 use proptest::prelude::*;
 
 /// Words that cluster files are made of, and some that break them.
@@ -62,6 +62,14 @@ fn comes_back(value: &Cluster) -> Result<(), TestCaseError> {
         Ok(again) => {
             prop_assert_eq!(&again.value, value);
             prop_assert_eq!(again.notes, [], "a written file says everything");
+        }
+        Err(errors) => prop_assert!(false, "{}\n---\n{}", errors, written),
+    }
+    let written = cluster_to_xml(value);
+    match cluster(&written, "written.xml") {
+        Ok(again) => {
+            prop_assert_eq!(&again.value, value);
+            prop_assert_eq!(again.notes, []);
         }
         Err(errors) => prop_assert!(false, "{}\n---\n{}", errors, written),
     }
@@ -165,4 +173,10 @@ proptest! {
             Err(errors) => prop_assert!(false, "{}", errors),
         }
     }
+}
+
+/// A parser's own message had a control character of the file in it.
+#[test]
+fn a_control_character_in_a_tag_is_not_told_raw() {
+    judged("<\u{c0}\u{1}").unwrap();
 }

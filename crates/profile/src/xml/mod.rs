@@ -7,7 +7,7 @@
 mod libv3m;
 mod scan;
 
-use crate::error::{Found, Span, quoted};
+use crate::error::{Found, Span, printable, quoted};
 use crate::form::Form;
 use crate::raw;
 use crate::suggest::suggest;
@@ -109,7 +109,7 @@ fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Option<Document<'t>> {
             let message = message
                 .rsplit_once(" at ")
                 .map_or(&*message, |(before, _)| before);
-            let problem = found.syntax(at..at + 1, format!("not XML: {message}"));
+            let problem = found.syntax(at..at + 1, format!("not XML: {}", printable(message)));
             match e {
                 roxmltree::Error::UnknownEntityReference(..)
                 | roxmltree::Error::MalformedEntityReference(..) => {
@@ -252,6 +252,9 @@ fn add<'x>(
         }
         Some(before) if list => {
             if let DeValue::Array(items) = before.get_mut() {
+                if items.is_empty() {
+                    beside(name, place, found);
+                }
                 items.push(value);
             }
         }
@@ -274,15 +277,8 @@ fn list_of<'x>(value: Spanned<DeValue<'x>>) -> Spanned<DeValue<'x>> {
 /// `<no-nic/>`: a list that is meant to be empty, where leaving it out means something else.
 fn nothing<'x>(node: Node<'x, '_>, list: &'x str, table: &mut DeTable<'x>, found: &mut Found<'_>) {
     let place = name_span(node);
-    if table.get(list).is_some()
-        || node.parent_element().is_some_and(|parent| {
-            parent
-                .children()
-                .any(|child| child.tag_name().name() == list && child.is_element())
-        })
-    {
-        let message = format!("<no-{list}> beside a <{list}>");
-        found.error(place, message).hint("keep one of the two");
+    if table.get(list).is_some() {
+        beside(list, place, found);
         return;
     }
     let empty = DeValue::Array(DeArray::new());
@@ -290,6 +286,11 @@ fn nothing<'x>(node: Node<'x, '_>, list: &'x str, table: &mut DeTable<'x>, found
         Spanned::new(place.clone(), list.into()),
         Spanned::new(place, empty),
     );
+}
+
+fn beside(list: &str, place: Span, found: &mut Found<'_>) {
+    let message = format!("<no-{list}> beside a <{list}>");
+    found.error(place, message).hint("keep one of the two");
 }
 
 /// As it is, but that the line of the opening tag does not count, as with `"""` in TOML.
