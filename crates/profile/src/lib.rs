@@ -12,6 +12,7 @@ mod error;
 mod form;
 mod model;
 mod raw;
+mod schema;
 mod suggest;
 mod toml;
 mod write;
@@ -20,6 +21,7 @@ mod xml;
 
 pub use error::{Error, Errors, Note};
 pub use model::*;
+pub use schema::{CLUSTER_DTD, CLUSTER_SCHEMA, DTD, VM_SCHEMA};
 pub use suggest::suggest;
 pub use write::{cluster_to_xml, to_toml};
 pub use write_vm::{Unwritable, vm_to_toml, vm_to_xml};

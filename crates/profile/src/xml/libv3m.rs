@@ -87,9 +87,9 @@ pub(super) fn profile(root: Node<'_, '_>, found: &mut Found<'_>) -> Vm {
             "type" => vm.backend = backend(child, found),
             "cpu" => vm.cpus = count(child, found),
             "memory" => vm.memory = megabytes(&plain(child, found), "memory", found),
-            "image" => image = Some(file(child, true, found)),
+            "image" => image = Some(file(child, &["size"], found)),
             "virtual_disks" => more = virtual_disks(child, found),
-            "cdrom" => cdrom = Some(file(child, false, found)),
+            "cdrom" => cdrom = Some(file(child, &[], found)),
             "nic1" => nics[0] = Some(nic(child, 1, found)),
             "nic2" => nics[1] = Some(nic(child, 2, found)),
             _ => match unknown(child, "profile", &ELEMENTS, found) {
@@ -220,14 +220,14 @@ fn virtual_disks(node: Node<'_, '_>, found: &mut Found<'_>) -> Vec<(At<String>, 
                 .error(id.span, message)
                 .hint(format!("the first one is in line {line}"));
         } else {
-            disks.push((id, file(child, false, found)));
+            disks.push((id, file(child, &["id"], found)));
         }
     }
     disks
 }
 
 /// An element with a path, and perhaps a size to make it with.
-fn file(node: Node<'_, '_>, sized: bool, found: &mut Found<'_>) -> Disk {
+fn file(node: Node<'_, '_>, attributes: &[&str], found: &mut Found<'_>) -> Disk {
     if let Some(child) = node.children().find(Node::is_element) {
         let name = shown(node.tag_name().name());
         found.error(
@@ -235,7 +235,7 @@ fn file(node: Node<'_, '_>, sized: bool, found: &mut Found<'_>) -> Disk {
             format!("<{name}> is a text, and has no elements"),
         );
     }
-    no_attributes(node, if sized { &["size"] } else { &["id"] }, found);
+    no_attributes(node, attributes, found);
     let (mut path, span) = trimmed(node);
     if let Some(plain) = path.strip_prefix("file://") {
         path = plain.to_owned();
@@ -249,7 +249,7 @@ fn file(node: Node<'_, '_>, sized: bool, found: &mut Found<'_>) -> Disk {
         }
     }
     let size = match node.attribute_node("size") {
-        Some(size) if sized => {
+        Some(size) if attributes.contains(&"size") => {
             let at = At {
                 value: size.value().trim().to_owned(),
                 span: size.range_value(),
