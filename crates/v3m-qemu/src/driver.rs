@@ -16,7 +16,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
-use v3m::{Action, Capabilities, Console, Driver, Error, Probe, Result, State, Status};
+use v3m::{
+    Action, Capabilities, Console, Driver, Error, Probe, Result, Snapshots, State, Stats, Status,
+    Usage,
+};
 
 /// How long a guest's CPUs may take until they run: QEMU's own start on an overloaded host.
 const START: Duration = Duration::from_secs(60);
@@ -39,7 +42,7 @@ pub struct QemuDriver {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     dir: PathBuf,
     owner: Option<Owner>,
     programs: Programs,
@@ -89,7 +92,7 @@ impl QemuDriver {
     }
 
     /// Runs what may block where it may block.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         name: &Name,
         work: impl FnOnce(&Inner, &Home) -> Result<T> + Send + 'static,
@@ -108,20 +111,35 @@ impl QemuDriver {
         .map_err(failed)?
     }
 
+    pub(crate) fn home(&self, name: &Name) -> Home {
+        Home::new(&self.inner.dir, name)
+    }
+
+    /// A connection to a VM's QEMU, each command on which has this limit.
+    pub(crate) async fn connect(&self, home: &Home, limit: Duration) -> Result<Qmp<UnixStream>> {
+        let failed = |e: &dyn std::fmt::Display| Error::Failed {
+            name: home.name.clone(),
+            reason: e.to_string(),
+        };
+        let stream = v3m::connect(&home.file("qmp.sock")).map_err(|e| failed(&e))?;
+        stream.set_nonblocking(true).map_err(|e| failed(&e))?;
+        let stream = UnixStream::from_std(stream).map_err(|e| failed(&e))?;
+        Qmp::new(stream, limit).await.map_err(|e| failed(&e))
+    }
+
     /// One QMP command to a VM.
     async fn command(&self, home: &Home, command: &str, limit: Duration) -> Result<()> {
         let failed = |e: &dyn std::fmt::Display| Error::Failed {
             name: home.name.clone(),
             reason: format!("{command}: {e}"),
         };
-        let stream = v3m::connect(&home.file("qmp.sock")).map_err(|e| failed(&e))?;
-        stream.set_nonblocking(true).map_err(|e| failed(&e))?;
-        let stream = UnixStream::from_std(stream).map_err(|e| failed(&e))?;
-        let mut qmp = Qmp::new(stream, limit).await.map_err(|e| failed(&e))?;
-        qmp.execute(command, json!({}))
-            .await
-            .map_err(|e| failed(&e))?;
-        Ok(())
+        let mut qmp = match self.connect(home, limit).await {
+            Ok(qmp) => qmp,
+            Err(Error::Failed { reason, .. }) => return Err(failed(&reason)),
+            Err(e) => return Err(e),
+        };
+        let answer = qmp.execute(command, json!({})).await;
+        answer.map(drop).map_err(|e| failed(&e))
     }
 
     /// Pause and resume are one thing.
@@ -225,7 +243,7 @@ impl Inner {
     }
 }
 
-fn mark(path: &Path) -> Result<()> {
+pub(crate) fn mark(path: &Path) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600);
     options.open(path).map(drop).map_err(at(path))
@@ -240,8 +258,8 @@ impl Driver for QemuDriver {
             disk_boot: true,
             pause: true,
             console: true,
-            snapshot: false,
-            stats: false,
+            snapshot: true,
+            stats: true,
             migrate: false,
             fork: false,
             hotplug: false,
@@ -382,5 +400,28 @@ impl Driver for QemuDriver {
             home.remove()
         })
         .await
+    }
+
+    fn snapshots(&self) -> Option<&dyn Snapshots> {
+        Some(self)
+    }
+
+    fn stats(&self) -> Option<&dyn Stats> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Stats for QemuDriver {
+    async fn usage(&self) -> Result<Vec<Usage>> {
+        let dir = self.inner.dir.clone();
+        let usage = move || crate::stats::usage(&dir);
+        match tokio::task::spawn_blocking(usage).await {
+            Ok(usage) => usage,
+            Err(e) => Err(Error::Io {
+                path: self.inner.dir.clone(),
+                source: e.into(),
+            }),
+        }
     }
 }

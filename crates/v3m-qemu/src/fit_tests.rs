@@ -72,7 +72,7 @@ fn images_without_permission() {
     assert!(one(&place, disk.clone()).contains("cannot write"));
     disk.read_only = true;
     assert!(place.findings(&vm(vec![disk.clone()])).is_empty());
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     assert!(one(&place, disk).contains("cannot read"));
 }
 

@@ -14,6 +14,7 @@
 //! | `disk` | images, by qemu-img |
 //! | `link` | NICs on the host's bridges and on private networks |
 //! | `firmware`, `cloud` | a VM's own UEFI variables, and its cloud-init disk |
+//! | `snapshots`, `stats` | back to what a VM was; what it uses |
 //! | `probe` | which accelerator works here; boots a tiny guest |
 //! | `tsc` | the clock of translated guests |
 //! | `slice` | how soon QEMU's own thread gets a core |
@@ -31,6 +32,8 @@ mod link;
 mod probe;
 pub mod qmp;
 mod slice;
+mod snapshots;
+mod stats;
 mod tsc;
 
 pub use driver::{Options, QemuDriver};

@@ -109,7 +109,7 @@ pub trait Driver: Send + Sync {
 
     /// running → running, from the machine's reset on. The power button is pressed first, and a guest that shuts down
     /// within `grace` is started anew; one that does not is reset. Zero grace: reset at once. A caller that dies between
-    /// shutdown and start leaves the VM stopped.
+    /// shutdown and start leaves the VM stopped. Firmware that is reset while it starts itself may hang: then stop, start.
     async fn reboot(&self, name: &Name, grace: Duration) -> Result<()>;
 
     /// What is. An unknown name is `absent`, not an error.
