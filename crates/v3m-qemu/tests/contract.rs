@@ -32,5 +32,5 @@ impl Subject for Real {
 
 #[test]
 fn does_what_the_table_says() {
-    run(|| Real(Place::new()), 40, 40);
+    run(|| Real(Place::new()), 80, 40);
 }

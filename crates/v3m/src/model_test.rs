@@ -28,10 +28,26 @@ pub trait Subject: Send + Sync {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Define { vm: usize, otherwise: bool },
-    Act { vm: usize, action: Action },
-    StopWithGrace { vm: usize },
-    Kill { vm: usize },
+    Define {
+        vm: usize,
+        otherwise: bool,
+    },
+    Act {
+        vm: usize,
+        action: Action,
+    },
+    StopWithGrace {
+        vm: usize,
+    },
+    Kill {
+        vm: usize,
+    },
+    /// The VM is killed while the action is on its way, `after` so many microseconds.
+    KillDuring {
+        vm: usize,
+        action: Action,
+        after: u64,
+    },
     Reopen,
 }
 
@@ -51,7 +67,9 @@ fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => act(Action::Reboot),
         1 => act(Action::Undefine),
         1 => vm().prop_map(|vm| Step::Kill { vm }),
-        1 => Just(Step::Reopen),
+        2 => (vm(), prop::sample::select(Action::ALL.to_vec()), 0..30_000_u64)
+            .prop_map(|(vm, action, after)| Step::KillDuring { vm, action, after }),
+        3 => Just(Step::Reopen),
     ];
     prop::collection::vec(step, 1..=most)
 }
@@ -136,6 +154,9 @@ async fn sequence(
                     model[vm].state = State::Crashed;
                 }
             }
+            Step::KillDuring { vm, action, after } => {
+                kill_during(subject, &*driver, &mut model[vm], &names[vm], action, after).await?;
+            }
             Step::Reopen => {
                 drop(driver);
                 driver = open(subject)?;
@@ -143,6 +164,46 @@ async fn sequence(
         }
         agree(&*driver, &names, &model, &place).await?;
     }
+    Ok(())
+}
+
+/// An action and the death of its VM race. Whichever is first, the action ends, and the VM is then what it was, what the
+/// action makes of it, or crashed; from there the table holds again. A VM that does not live has nothing to kill: then
+/// the action is as any other.
+async fn kill_during(
+    subject: &impl Subject,
+    driver: &dyn Driver,
+    model: &mut Model,
+    name: &Name,
+    action: Action,
+    after: u64,
+) -> std::result::Result<(), TestCaseError> {
+    let place = format!("killed during {action:?}");
+    let before = model.state;
+    if !before.is_live() || action == Action::Define {
+        return Ok(());
+    }
+    let status = driver.status(name).await.map_err(fail(&place))?;
+    let kill = async {
+        tokio::time::sleep(Duration::from_micros(after)).await;
+        subject.kill(driver, &status).await;
+    };
+    let (result, ()) = tokio::join!(act(driver, name, action, Duration::ZERO), kill);
+    let now = driver.status(name).await.map_err(fail(&place))?.state;
+    let possible = match before.allows(action) {
+        Verdict::Leads(next) => {
+            [State::Crashed, next].contains(&now) || (now == before && result.is_err())
+        }
+        // A start that came after the death has started it anew.
+        Verdict::Already => [State::Crashed, State::Running, before].contains(&now),
+        // Refused while it lived; or done, when it came after the death.
+        Verdict::Refused => [State::Crashed, State::Running, State::Absent].contains(&now),
+    };
+    prop_assert!(
+        possible,
+        "{place} while {before}: now {now}, and the action said {result:?}"
+    );
+    model.state = now;
     Ok(())
 }
 
