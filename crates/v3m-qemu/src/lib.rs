@@ -4,6 +4,10 @@
 //! lock and from the journal that QEMU itself keeps (module `journal`), never from memory of ours and without asking
 //! QEMU: so status and list cost a few small reads a VM, say the same, and do not hang when a QEMU does.
 //!
+//! ```no_run
+#![doc = include_str!("../examples/start.rs")]
+//! ```
+//!
 //! | module | what it is for |
 //! |---|---|
 //! | `arguments` | definition → argument vector |

@@ -231,3 +231,158 @@ async fn a_cd_boots_first_when_told() {
         speaks(&place, &vm).await;
     }
 }
+
+/// Two VMs on a private network: a frame of one comes to the other. The guests are QEMU's own NICs only, so the test
+/// itself is the third member, and sees the frame that a network boot sends.
+#[tokio::test]
+async fn private_networks_carry_frames() {
+    let place = Place::new();
+    let mut vm = place.vm("a", Guest::Dots);
+    vm.disks.clear();
+    vm.boot = profile::Boot::Firmware {
+        order: vec![profile::BootDevice::Network],
+    };
+    let mac = "52:54:00:0a:0b:0c";
+    vm.nics = vec![Nic {
+        mac: mac.parse().unwrap(),
+        model: NicModel::Virtio,
+        link: Link::Private {
+            network: "lab".to_owned(),
+        },
+    }];
+    let driver = place.driver();
+    driver.define(&vm).await.unwrap();
+    driver.start(&vm.name).await.unwrap();
+    let pid = driver.status(&vm.name).await.unwrap().pid.unwrap();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+    let line = String::from_utf8(line).unwrap();
+    let group = line
+        .split("mcast=")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap();
+    let (group, port) = group.split_once(':').unwrap();
+    let socket = member(group.parse().unwrap(), port.parse().unwrap());
+    socket
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .unwrap();
+    let mut frame = [0; 2048];
+    // The source of an Ethernet frame follows its destination.
+    let length = socket.recv(&mut frame).unwrap();
+    assert!(length >= 60, "{length}");
+    assert_eq!(frame[6..12], [0x52, 0x54, 0, 0x0a, 0x0b, 0x0c]);
+    driver.stop(&vm.name, NOW).await.unwrap();
+}
+
+/// A socket in a multicast group on the loopback interface, beside QEMU's on the same port.
+fn member(group: std::net::Ipv4Addr, port: u16) -> std::net::UdpSocket {
+    use rustix::net::{AddressFamily, SocketAddrV4, SocketType, bind, socket, sockopt};
+    let fd = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&fd, true).unwrap();
+    bind(&fd, &SocketAddrV4::new(group, port)).unwrap();
+    let socket = std::net::UdpSocket::from(fd);
+    socket
+        .join_multicast_v4(&group, &std::net::Ipv4Addr::LOCALHOST)
+        .unwrap();
+    socket
+}
+
+/// As root only: the tap is on the bridge while the VM lives, in its VLAN, and gone with it however it ends.
+#[tokio::test]
+async fn taps_come_and_go_with_their_vm() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let bridge = format!("t{}", std::process::id());
+    let ip = |arguments: &[&str]| {
+        let output = std::process::Command::new("ip").args(arguments).output();
+        output.unwrap().status.success()
+    };
+    struct Gone(String);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            let link = ["link", "del", &self.0];
+            let _ = std::process::Command::new("ip").args(link).status();
+        }
+    }
+    assert!(ip(&["link", "add", &bridge, "type", "bridge"]));
+    let _gone = Gone(bridge.clone());
+    assert!(ip(&["link", "set", &bridge, "up"]));
+    // Not every kernel is built with it.
+    let vlans = ip(&[
+        "link",
+        "set",
+        &bridge,
+        "type",
+        "bridge",
+        "vlan_filtering",
+        "1",
+    ]);
+    let ports = |bridge: &str| {
+        let entries = fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
+        entries.map_or(0, Iterator::count)
+    };
+    let place = Place::new();
+    let mut vm = place.vm("a", Guest::Dots);
+    let nic = |last: u8, link| Nic {
+        mac: format!("52:54:00:00:00:{last:02x}").parse().unwrap(),
+        model: NicModel::Virtio,
+        link,
+    };
+    let network = "lab".to_owned();
+    let tagged = Link::Vlan {
+        bridge: bridge.clone(),
+        tag: 77,
+    };
+    let plain = Link::Bridged {
+        bridge: bridge.clone(),
+    };
+    vm.nics = vec![
+        nic(1, plain),
+        nic(2, tagged),
+        nic(3, Link::HostOnly { network }),
+    ];
+    let driver = place.driver();
+    driver.define(&vm).await.unwrap();
+    if !vlans {
+        let error = driver.start(&vm.name).await.unwrap_err().to_string();
+        assert!(error.contains("does not tell VLANs apart"), "{error}");
+        assert_eq!(ports(&bridge), 0);
+        driver.undefine(&vm.name).await.unwrap();
+        vm.nics.remove(1);
+        driver.define(&vm).await.unwrap();
+    }
+    driver.start(&vm.name).await.unwrap();
+    assert_eq!(ports(&bridge), 1 + usize::from(vlans));
+    if vlans {
+        let shown = std::process::Command::new("bridge")
+            .args(["-j", "vlan", "show"])
+            .output();
+        let shown: serde_json::Value = serde_json::from_slice(&shown.unwrap().stdout).unwrap();
+        let tagged = |port: &&serde_json::Value| {
+            let vlans = port["vlans"].as_array();
+            vlans.is_some_and(|v| v.len() == 1 && v[0]["vlan"] == 77)
+        };
+        let ports = shown.as_array().unwrap().iter().filter(tagged);
+        assert_eq!(ports.count(), 1, "{shown}");
+    }
+    let usage = driver.stats().unwrap().usage().await.unwrap().remove(0);
+    assert!(
+        usage.net_sent.is_some() && usage.net_received.is_some(),
+        "{usage:?}"
+    );
+    daemon::kill(&place.vms().join("a/qemu.lock"), Duration::from_secs(10)).unwrap();
+    eventually("the ports are gone", || ports(&bridge) == 0);
+    let ours = || {
+        let all = fs::read_dir("/sys/class/net").unwrap().flatten();
+        let name = |e: fs::DirEntry| e.file_name().into_string().unwrap();
+        all.map(name)
+            .filter(|n| n.starts_with("v3m") && n.len() == 11)
+            .count()
+    };
+    assert!(ours() > 0, "the host-only network's bridge");
+    driver.undefine(&vm.name).await.unwrap();
+    assert_eq!(ours(), 0);
+}

@@ -6,6 +6,24 @@
 //!
 //! Contract of every call: it may be repeated; a failed one never stops a running VM; it changes only the VM it names.
 //! Which call is possible in which state, and what follows, is one table: [`State::allows`].
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! /// Runs a VM for a while, on whatever hypervisor the driver is for.
+//! async fn run(driver: &dyn v3m::Driver, vm: &profile::Vm) -> v3m::Result<()> {
+//!     driver.define(vm).await?;
+//!     driver.start(&vm.name).await?;
+//!     assert_eq!(driver.status(&vm.name).await?.state, v3m::State::Running);
+//!     if let Some(stats) = driver.stats() {
+//!         for usage in stats.usage().await? {
+//!             println!("{}: {:?} of processor time", usage.name, usage.cpu);
+//!         }
+//!     }
+//!     driver.stop(&vm.name, Duration::from_secs(30)).await?;
+//!     driver.undefine(&vm.name).await
+//! }
+//! ```
 
 mod abilities;
 mod console;
