@@ -79,7 +79,17 @@ fn apply(disk: &str) -> Result<(), String> {
             "configure ended with {status}; see /var/log/oscarv"
         ));
     }
-    identity::remember(Path::new("/"))
+    identity::remember(Path::new("/"))?;
+    // What was ready as something else is not ready yet. Stopped first: the port takes one writer at a time.
+    let readiness = |verb: &str| {
+        let _ = Command::new("systemctl")
+            .args([verb, "--quiet", "oscarv-ready.service"])
+            .status();
+    };
+    readiness("stop");
+    Events::open().tell("applied", "");
+    readiness("start");
+    Ok(())
 }
 
 fn boot(events: &mut Events) -> Result<(), String> {

@@ -115,7 +115,8 @@ pub fn parse(text: &str) -> Result<Report, BadReport> {
         Check {
             name: "end",
             passed: success == 1.0,
-            detail: format!("Success={success}"),
+            // HPCC's own line, as it stands in the report.
+            detail: format!("Success={}", values.get("Success").unwrap_or(&"")),
         },
         hpl(before),
         ptrans(before, number("PTRANS_residual")?),

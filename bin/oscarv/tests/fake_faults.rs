@@ -54,10 +54,31 @@ fn a_node_that_says_that_it_failed() {
     home.ok(&["up", &file, "--no-wait"]);
     let events = home.state().join("clusters/sad/disks/compute1/events.log");
     fs::write(&events, "0.1 boot kernel\n2.0 failed munge: no key\n").unwrap();
-    home.run(&["up", &file])
-        .is(1)
-        .says(&["node compute1 is not ready", "munge: no key"]);
-    assert_eq!(home.status("sad")["health"], "degraded");
+    let status = home.status("sad");
+    assert_eq!(status["health"], "degraded", "{status}");
+    assert!(status.to_string().contains("munge: no key"), "{status}");
+    // It was said to have failed for ever, whatever was mended: `up` has its packages write their configuration again.
+    hypervisor.fail(&node, None).unwrap();
+    home.ok(&["up", &file]).says(&["~ tell compute1"]);
+    assert_eq!(home.status("sad")["health"], "ready");
+}
+
+/// The record was changed first and then the change refused: nodes were then looked for where they are not.
+#[test]
+fn a_type_that_nodes_cannot_follow() {
+    let home = Home::new();
+    let file = home.fake("stay", 1);
+    home.ok(&["up", &file]);
+    let before = home.status("stay");
+    let real = kit::fake("stay", 1).replace("\"fake\"", "\"qemu\"");
+    home.file("stay", &real);
+    for arguments in [&["up", &file, "--dry-run"][..], &["up", &file, "--yes"]] {
+        home.run(arguments).is(1).says(&[
+            "the type of cluster stay cannot change from fake to qemu while it is up",
+            "hint: put fake back into the file, or take the cluster down first: oscarv down stay",
+        ]);
+    }
+    assert_eq!(home.status("stay"), before);
 }
 
 #[test]

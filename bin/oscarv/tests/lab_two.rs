@@ -33,6 +33,8 @@ fn two_clusters_with_the_same_addresses() {
     apart(&home);
     way_out(&home);
     holder_killed(&home, &one);
+    another_subnet(&home);
+    more_memory(&home);
 
     let things = [home.things("twinone"), home.things("twintwo")];
     things.iter().for_each(|t| t.are_there(1));
@@ -135,6 +137,38 @@ fn holder_killed(home: &Home, file: &str) {
     assert_eq!(home.status("twinone")["network"]["up"], true);
     assert_eq!(home.boot_id("twinone:head"), before, "it was restarted");
     assert_eq!(on(home, "twintwo", "hostname"), Some("head\n".to_owned()));
+}
+
+/// It was refused after the record had the new addresses: nobody could reach the nodes any more.
+fn another_subnet(home: &Home) {
+    let other = SAME.replace("10.78", "10.79");
+    let file = home.file("twinone", &tiny("twinone", &other));
+    for arguments in [&["up", &file, "--dry-run"][..], &["up", &file, "--yes"]] {
+        home.run(arguments).is(1).says(&[
+            "the subnet of cluster twinone cannot change from 10.78.0.0/24 to 10.79.0.0/24",
+        ]);
+    }
+    assert_eq!(on(home, "twinone", "hostname"), Some("head\n".to_owned()));
+}
+
+/// A node that is restarted ends by itself: what it had written and not yet on its disk is there afterwards. It was
+/// waited for 30 s and then cut off.
+fn more_memory(home: &Home) {
+    let before = home.boot_id("twintwo:head");
+    assert!(on(home, "twintwo", "echo kept > /root/kept").is_some());
+    let larger = tiny("twintwo", SAME) + "memory = \"400M\"\n";
+    let file = home.file("twintwo", &larger);
+    let plan = home.json(&["up", &file, "--dry-run"]);
+    assert_eq!(plan["summary"]["restart"], 1, "{plan}");
+    home.ok(&["up", &file, "--yes", "--time-limit", UP]);
+    assert_ne!(home.boot_id("twintwo:head"), before);
+    let kept = on(home, "twintwo", "cat /root/kept");
+    assert_eq!(kept, Some("kept\n".to_owned()));
+    // Linux's last words, which a machine that is cut off does not say.
+    let console = home.cluster("twintwo").join("nodes/head/console.log");
+    let console = std::fs::read(console).unwrap();
+    let console = String::from_utf8_lossy(&console);
+    assert!(console.contains("reboot: Power down"), "{console}");
 }
 
 /// `kill -9` of the command at moments of a real start.

@@ -11,7 +11,7 @@ use api::{Name, Progress, Unit};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use profile::Backend;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use v3m::{Driver, State};
 
 const AT_ONCE: usize = 32;
@@ -38,6 +38,9 @@ impl Head {
             return Ok(());
         }
         let result = self.end(name, &layout, record, &options, progress).await;
+        if result.is_ok() {
+            self.images().sweep(progress)?;
+        }
         if result.is_ok() && !options.keep {
             lock.remove(&self.state, name);
         }
@@ -90,16 +93,9 @@ impl Head {
             async move {
                 if !options.keep {
                     remove(layout, driver, &node, options.grace).await?;
-                } else if let Some(status) = status.filter(|status| status.state != State::Defined)
-                {
-                    if status.state == State::Running && status.backend != Backend::Fake {
-                        // Nothing in our images listens to the power button; a node that does not answer is stopped
-                        // by the driver when its time is over.
-                        let poweroff = ["systemctl", "--no-block", "poweroff"];
-                        let end = Instant::now() + options.grace;
-                        let _ = self.once_on_node(layout, &node, &poweroff, end).await;
-                    }
-                    driver.stop(&node, options.grace).await?;
+                } else if status.is_some_and(|status| status.state != State::Defined) {
+                    self.stop_gently(layout, driver, &node, options.grace)
+                        .await?;
                 }
                 let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                 progress.advanced("nodes", done, Some(total), node.to_string());

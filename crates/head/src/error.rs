@@ -24,6 +24,13 @@ pub enum Error {
         late: bool,
         nodes: Vec<Unready>,
     },
+    #[error("the {what} of cluster {name} cannot change from {from} to {to} while it is up")]
+    Fixed {
+        name: Name,
+        what: &'static str,
+        from: String,
+        to: String,
+    },
     #[error("meanwhile more has to be done than was agreed to:\n{steps}")]
     NotAgreed { steps: String },
     #[error("node {node} could not be reached: {said}")]
@@ -88,12 +95,15 @@ impl Error {
             }
             Self::NoSuchNode { name, .. } => format!("`oscarv status {name}` lists its nodes"),
             Self::Busy { .. } => "wait until it has ended, then try again".to_owned(),
+            Self::Fixed { name, from, .. } => format!(
+                "put {from} back into the file, or take the cluster down first: oscarv down {name}"
+            ),
             Self::NotAgreed { .. } => "run `oscarv up` again and look at its plan".to_owned(),
             Self::NoBackend { .. } => "`oscarv check` says what is missing".to_owned(),
             Self::NotReady { cluster, nodes, .. } => match nodes.first() {
                 Some(first) => format!(
                     "look with `oscarv console {cluster}:{0}` or `oscarv logs {cluster}:{0}`; \
-                     `oscarv up` again goes on waiting, `oscarv down {cluster}` removes it",
+                     `oscarv up` again tries on, `oscarv down {cluster}` removes it",
                     first.node
                 ),
                 None => return None,

@@ -2,7 +2,7 @@
 
 use crate::Readiness;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// A boot's reports are a few hundred bytes; a guest may write as much as it likes.
@@ -14,6 +14,13 @@ pub fn readiness(path: &Path) -> Readiness {
         Ok(bytes) => parse(&String::from_utf8_lossy(&bytes)),
         Err(_) => Readiness::Silent,
     }
+}
+
+/// Reports in the name of a node that is no VM.
+pub fn append(path: &Path, text: &str) -> crate::Result<()> {
+    let file = std::fs::OpenOptions::new().append(true).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(crate::Error::io(path))
 }
 
 /// The last bytes of a file that a guest writes.
@@ -36,6 +43,8 @@ pub fn parse(text: &str) -> Readiness {
         };
         let detail = words.next().unwrap_or_default();
         now = match (kind, now) {
+            // Its packages have written their configuration anew: what went wrong before is mended.
+            ("applied", _) => Readiness::Booting("applied".to_owned()),
             ("boot", _) if detail == "kernel" => Readiness::Booting("kernel".to_owned()),
             ("failed", _) => Readiness::Failed(detail.to_owned()),
             (_, Readiness::Failed(why)) => Readiness::Failed(why),
@@ -73,6 +82,11 @@ mod tests {
         assert_eq!(
             parse(&format!("{text}1.0 boot kernel\n9.9 ready\n")),
             Readiness::Ready
+        );
+        // A cause that was mended, and the packages asked again.
+        assert_eq!(
+            parse(&format!("{text}99.0 applied\n99.5 passed base\n")),
+            Readiness::Booting("passed: base".to_owned())
         );
     }
 

@@ -41,6 +41,11 @@ impl Layout {
         self.root.join("known_hosts")
     }
 
+    /// For which cluster packages have done what needs all nodes.
+    pub fn deployed(&self) -> PathBuf {
+        self.root.join("deployed")
+    }
+
     /// What belongs to one node besides its VM: disks and reports.
     pub fn disks(&self, node: &Name) -> PathBuf {
         self.root.join("disks").join(node)

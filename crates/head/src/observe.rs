@@ -122,6 +122,7 @@ impl Head {
         Ok(Observed {
             image: image.map(|image| image.id.clone()),
             network,
+            deployed: self.is_deployed(layout, record, opkgs),
             nodes,
         })
     }
@@ -162,6 +163,7 @@ fn one(
     image: Option<&Base>,
 ) -> ObservedNode {
     let state = status.map_or(State::Absent, |status| status.state);
+    let readiness = events::readiness(&layout.events(name));
     let same = |like: &dyn Fn(&Made, &Wanted) -> bool| {
         made.zip(wanted)
             .is_some_and(|(made, wanted)| like(made, wanted))
@@ -178,6 +180,7 @@ fn one(
         }),
         same: same(&|made, wanted| made.definition == wanted.definition),
         told: same(&|made, wanted| made.identity == wanted.identity.digest),
-        ready: events::readiness(&layout.events(name)) == Readiness::Ready,
+        ready: readiness == Readiness::Ready,
+        failed: matches!(readiness, Readiness::Failed(_)),
     }
 }

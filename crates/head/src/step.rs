@@ -91,7 +91,7 @@ impl Head {
                 make(layout, record, driver, image, wanted).await
             }
             (Step::RestartNode { node, .. }, Some(wanted)) => {
-                driver.stop(node, GRACE).await?;
+                self.stop_gently(layout, driver, node, GRACE).await?;
                 driver.undefine(node).await?;
                 make(layout, record, driver, image, wanted).await?;
                 start(layout, driver, node).await
@@ -112,7 +112,10 @@ impl Head {
     async fn update(&self, case: &Case, node: &Name, wanted: &Wanted, end: Instant) -> Result<()> {
         let (layout, record) = (&case.layout, &case.record);
         node::tell(layout, record, node, &wanted.identity, true)?;
-        if record.backend != profile::Backend::Fake {
+        if record.backend == profile::Backend::Fake {
+            // As a real one does, and it is ready at once.
+            crate::events::append(&layout.events(node), "0.0 applied\n0.0 ready\n")?;
+        } else {
             self.on_node(
                 layout,
                 node,
@@ -122,6 +125,28 @@ impl Head {
             .await?;
         }
         node::remember(layout, node, &wanted.identity)
+    }
+
+    /// Lets a node end by itself. Nothing in our images listens to the power button, so it is asked by ssh; one that
+    /// cannot be reached is not waited for.
+    pub(crate) async fn stop_gently(
+        &self,
+        layout: &Layout,
+        driver: &dyn Driver,
+        node: &Name,
+        grace: Duration,
+    ) -> Result<()> {
+        let status = driver.status(node).await?;
+        let mut left = grace;
+        if status.state == v3m::State::Running && status.backend != profile::Backend::Fake {
+            let end = Instant::now() + grace;
+            let poweroff = ["systemctl", "--no-block", "poweroff"];
+            left = match self.once_on_node(layout, node, &poweroff, end).await {
+                Ok(()) => end.saturating_duration_since(Instant::now()),
+                Err(_) => Duration::ZERO,
+            };
+        }
+        Ok(driver.stop(node, left).await?)
     }
 
     /// Runs a program on a node that may still be booting, as root.

@@ -16,7 +16,7 @@ use api::{MiB, Progress, Unit};
 use image::BuildOptions;
 use opkg::{Opkg, Phase};
 use plan::{Plan, Step};
-use profile::Cluster;
+use profile::{Backend, Cluster};
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Debug)]
@@ -136,6 +136,7 @@ impl Head {
         case.record.slot = record::slot(&self.store, &cluster.name, bound)?;
         record::put(&self.store, &case.record)?;
         drop(hold);
+        self.images().sweep(progress)?;
 
         let Case {
             layout,
@@ -160,15 +161,15 @@ impl Head {
         let end = Instant::now() + options.time_limit;
         self.nodes(&case, &image, &wanted, &plan, end, progress)
             .await?;
-        if options.wait
-            && plan
-                .steps
-                .iter()
-                .any(|step| matches!(step, Step::WaitReady { .. }))
-        {
-            self.wait_ready(layout, record, end, options.time_limit, progress)
-                .await?;
-            self.deployed(opkgs, &case.record, end).await?;
+        if options.wait {
+            let is_in_plan = |what: fn(&Step) -> bool| plan.steps.iter().any(what);
+            if is_in_plan(|step| matches!(step, Step::WaitReady { .. })) {
+                self.wait_ready(layout, record, end, options.time_limit, progress)
+                    .await?;
+            }
+            if is_in_plan(|step| matches!(step, Step::Deploy)) {
+                self.deploy(layout, record, end).await?;
+            }
         }
         self.status(&cluster.name).await
     }
@@ -195,6 +196,9 @@ impl Head {
             Some(before) if before.cluster.backend == cluster.backend => before.backend,
             _ => self.choose(cluster).await?,
         };
+        if let Some(before) = &before {
+            changeable(&layout, before, cluster, backend)?;
+        }
         let image = match Base::without_image(backend) {
             Some(none) => Some(none),
             None => {
@@ -264,23 +268,57 @@ impl Head {
         result
     }
 
-    /// All nodes are ready: packages may do what needs them all.
-    async fn deployed(&self, opkgs: &[Opkg], record: &Record, end: Instant) -> Result<()> {
+    /// Have packages done what needs all nodes, with the cluster as `record` has it?
+    pub(crate) fn is_deployed(&self, layout: &Layout, record: &Record, opkgs: &[Opkg]) -> bool {
         let any = opkgs
             .iter()
             .any(|opkg| opkg.scripts.contains_key(&Phase::ApiPostDeploy));
-        if !any || record.backend == profile::Backend::Fake {
-            return Ok(());
-        }
-        let head = crate::identity::head(record);
-        self.on_node(
-            &self.layout(&record.cluster.name),
-            &head,
-            &["/usr/lib/oscarv/phase", "api-post-deploy"],
-            end,
-        )
-        .await
+        !any || record.backend == Backend::Fake
+            || std::fs::read_to_string(layout.deployed()).is_ok_and(|key| key == deployment(record))
     }
+
+    async fn deploy(&self, layout: &Layout, record: &Record, end: Instant) -> Result<()> {
+        let head = crate::identity::head(record);
+        let phase = ["/usr/lib/oscarv/phase", "api-post-deploy"];
+        self.on_node(layout, &head, &phase, end).await?;
+        crate::layout::write(&layout.deployed(), deployment(record).as_bytes(), 0o600)
+    }
+}
+
+/// Changes when there is something for the packages' last phase to do again.
+fn deployment(record: &Record) -> String {
+    let mut hash = blake3::Hasher::new();
+    hash.update(record.image.as_bytes());
+    for given in &record.assigned {
+        hash.update(format!("{} {} {}\n", given.node, given.mac, given.address).as_bytes());
+    }
+    hash.finalize().to_hex().to_string()
+}
+
+/// Refuses what nodes that are there cannot follow.
+fn changeable(layout: &Layout, before: &Record, cluster: &Cluster, backend: Backend) -> Result<()> {
+    let fixed = |what, from: String, to: String| {
+        Err(Error::Fixed {
+            name: cluster.name.clone(),
+            what,
+            from,
+            to,
+        })
+    };
+    let (old, new) = (&before.cluster.network, &cluster.network);
+    if (old.address, old.prefix) != (new.address, new.prefix)
+        && matches!(net::status(&layout.net()), net::Status::Up { .. })
+    {
+        return fixed("subnet", old.to_string(), new.to_string());
+    }
+    let nodes = std::fs::read_dir(layout.root.join("disks"));
+    // Neither driver would know the other's nodes.
+    if (before.backend == Backend::Fake) != (backend == Backend::Fake)
+        && nodes.is_ok_and(|mut nodes| nodes.next().is_some())
+    {
+        return fixed("type", before.backend.to_string(), backend.to_string());
+    }
+    Ok(())
 }
 
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -5,6 +5,7 @@ use crate::catalogue::{Image, Images, on_disk, open_up};
 use crate::digest::{self, Fields};
 use crate::key::{Key, architecture};
 use crate::layers::{self, Listing};
+use crate::lock::Lock;
 use crate::manifest::{self, Difference, Manifest, OpkgEntry};
 use crate::sandbox::Sandbox;
 use crate::steps::Step;
@@ -85,7 +86,7 @@ pub(crate) fn build(
     }
     let waited = Cell::new(false);
     let listener = progress.clone();
-    let lock = crate::lock::Lock::take(&images.dir.join("build.lock"), || {
+    let lock = Lock::take(&images.dir.join("build.lock"), || {
         waited.set(true);
         listener.note("another build is at work in this state directory: waiting for it to end");
     })?;
@@ -389,16 +390,29 @@ fn now() -> u64 {
         .map_or(0, |d| d.as_secs())
 }
 
-/// Removes what killed builds left. We hold the lock, so nobody uses it.
+/// Removes what killed builds and removals left, by whoever holds the lock: so nobody uses it.
+pub(crate) fn sweep_with(images: &Images, lock: &Lock, progress: &Progress) -> Result<()> {
+    let tmp = images.dir.join("tmp");
+    let log = images.dir.join("logs").join("sweep.log");
+    let sandbox = Sandbox::new(lock.fd(), log.clone(), &tmp, 0);
+    let result = sweep(&sandbox, &tmp, progress);
+    if result.is_ok() {
+        let _ = fs::remove_file(log);
+    }
+    result
+}
+
 fn sweep(sandbox: &Sandbox, tmp: &Path, progress: &Progress) -> Result<()> {
     let mut noted = false;
     for entry in fs::read_dir(tmp).map_err(Error::io(tmp))? {
         let entry = entry.map_err(Error::io(tmp))?;
-        if !entry.file_name().to_string_lossy().starts_with("build-") {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if !name.starts_with("build-") && !name.starts_with("removed-") {
             continue;
         }
         if !noted {
-            progress.note("clearing away what an interrupted build left");
+            progress.note("clearing away what an interrupted command left");
             noted = true;
         }
         sandbox.remove(&entry.path())?;

@@ -20,6 +20,16 @@ impl Lock {
         Self::with(path, [NonBlockingLockExclusive, LockExclusive], waiting)
     }
 
+    /// Takes the lock if nobody has it.
+    pub fn attempt(path: &Path) -> Result<Option<Self>> {
+        let file = Self::open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(Error::io(path)(error.into())),
+        }
+    }
+
     /// Shares the lock with others who do.
     pub fn share(path: &Path, waiting: impl FnOnce()) -> Result<Self> {
         use FlockOperation::{LockShared, NonBlockingLockShared};
@@ -31,14 +41,7 @@ impl Lock {
         [try_it, wait]: [FlockOperation; 2],
         waiting: impl FnOnce(),
     ) -> Result<Self> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)
-            .map_err(Error::io(path))?;
+        let file = Self::open(path)?;
         match flock(&file, try_it) {
             Ok(()) => return Ok(Self(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => waiting(),
@@ -51,6 +54,17 @@ impl Lock {
                 Err(error) => return Err(Error::io(path)(error.into())),
             }
         }
+    }
+
+    fn open(path: &Path) -> Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(Error::io(path))
     }
 
     pub fn fd(&self) -> RawFd {

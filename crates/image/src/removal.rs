@@ -41,6 +41,14 @@ impl Images {
         Ok(Hold { _lock: lock })
     }
 
+    /// Clears away what interrupted builds and removals left, unless one is at work.
+    pub fn sweep(&self, progress: &Progress) -> Result<()> {
+        match Lock::attempt(&self.dir.join("build.lock"))? {
+            Some(lock) => crate::build::sweep_with(self, &lock, progress),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until clusters that are being made have their image, and builds have ended.
     pub fn removal(&self, progress: &Progress) -> Result<Removal<'_>> {
         let used = Lock::take(&self.dir.join("use.lock"), || {
@@ -51,6 +59,7 @@ impl Images {
         let build = Lock::take(&self.dir.join("build.lock"), || {
             progress.note("a build is at work in this state directory: waiting for it to end");
         })?;
+        crate::build::sweep_with(self, &build, progress)?;
         Ok(Removal {
             images: self,
             _use: used,

@@ -17,6 +17,8 @@ pub struct Observed {
     /// The key of an image that was built from this recipe, if there is one.
     pub image: Option<String>,
     pub network: NetworkState,
+    /// Packages have done what they do once all nodes are ready, with the cluster as it is wanted.
+    pub deployed: bool,
     /// All nodes of which there is a trace, also those that the file no longer has.
     pub nodes: BTreeMap<Name, ObservedNode>,
 }
@@ -43,6 +45,8 @@ pub struct ObservedNode {
     pub told: bool,
     /// Its packages say that it is ready.
     pub ready: bool,
+    /// It says that something went wrong when its packages wrote their configuration.
+    pub failed: bool,
 }
 
 /// One thing to do.
@@ -62,7 +66,7 @@ pub enum Step {
     ResumeNode {
         node: Name,
     },
-    /// Tells a running node what has changed around it.
+    /// Tells a running node what has changed around it; its packages write their configuration again.
     UpdateNode {
         node: Name,
     },
@@ -84,6 +88,8 @@ pub enum Step {
     WaitReady {
         nodes: u32,
     },
+    /// Packages do what needs all nodes to be ready.
+    Deploy,
 }
 
 impl Step {
@@ -98,9 +104,11 @@ impl Step {
     /// The node that it is done to.
     pub fn node(&self) -> Option<&Name> {
         match self {
-            Self::BuildImage | Self::MakeNetwork | Self::UpdateNetwork | Self::WaitReady { .. } => {
-                None
-            }
+            Self::BuildImage
+            | Self::MakeNetwork
+            | Self::UpdateNetwork
+            | Self::WaitReady { .. }
+            | Self::Deploy => None,
             Self::CreateNode { node }
             | Self::StartNode { node }
             | Self::ResumeNode { node }
@@ -191,7 +199,7 @@ pub fn up(cluster: &Cluster, observed: &Observed) -> Plan {
                 why: "its definition has changed".to_owned(),
             });
         } else if is.paused {
-            if !is.told {
+            if !is.told || is.failed {
                 update.push(Step::UpdateNode { node: node.clone() });
             }
             resume.push(Step::ResumeNode { node });
@@ -199,12 +207,13 @@ pub fn up(cluster: &Cluster, observed: &Observed) -> Plan {
             summary.start += 1;
             start.push(Step::StartNode { node });
         } else {
-            if is.told {
+            // One that failed is told again: perhaps what was in the way is gone.
+            if is.told && !is.failed {
                 summary.unchanged += 1;
+                waiting -= u32::from(is.ready);
             } else {
                 update.push(Step::UpdateNode { node });
             }
-            waiting -= u32::from(is.ready);
         }
     }
     summary.replace = replace.len() as u32;
@@ -217,6 +226,9 @@ pub fn up(cluster: &Cluster, observed: &Observed) -> Plan {
     }
     if waiting > 0 {
         steps.push(Step::WaitReady { nodes: waiting });
+    }
+    if !observed.deployed {
+        steps.push(Step::Deploy);
     }
 
     let groups = cluster.groups.iter().enumerate();
@@ -275,6 +287,7 @@ impl Plan {
             Step::ReplaceNode { node, why } => ('~', "replace", Some(node), why),
             Step::RemoveNode { node } => ('-', "remove", Some(node), ""),
             Step::WaitReady { .. } => ('?', "wait", None, ""),
+            Step::Deploy => ('~', "finish", None, "packages' last phase, on the head"),
         }
     }
 }
@@ -325,11 +338,14 @@ impl fmt::Display for Plan {
                 write!(f, " each")?;
             }
         }
-        if let Some(Step::WaitReady { nodes }) = self.steps.last() {
+        let waits = |step: &Step| match step {
+            Step::WaitReady { nodes } => Some(*nodes),
+            _ => None,
+        };
+        if let Some(nodes) = self.steps.iter().find_map(waits) {
             if self.steps.len() > 1 {
                 f.write_str("\n")?;
             }
-            let nodes = *nodes;
             let unit = if nodes == 1 { "node is" } else { "nodes are" };
             write!(f, "? wait until {nodes} {unit} ready")?;
         }

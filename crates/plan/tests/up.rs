@@ -19,10 +19,12 @@ const GOOD: ObservedNode = ObservedNode {
     same: true,
     told: true,
     ready: true,
+    failed: false,
 };
 
 fn nothing() -> Observed {
     Observed {
+        deployed: true,
         image: None,
         network: NetworkState::Absent,
         nodes: BTreeMap::new(),
@@ -31,6 +33,7 @@ fn nothing() -> Observed {
 
 fn all_good(cluster: &Cluster) -> Observed {
     Observed {
+        deployed: true,
         image: Some("key".to_owned()),
         network: NetworkState::Up,
         nodes: cluster
@@ -96,6 +99,7 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                     same: true,
                     told: true,
                     ready: false,
+                    failed: false,
                     ..*is
                 };
             }
@@ -110,11 +114,14 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                 is.same = true;
                 is.told = true;
                 is.ready = false;
+                is.failed = false;
             }
             Step::UpdateNode { node } => {
                 let is = observed.nodes.get_mut(node).unwrap();
-                assert!(is.running && is.same && !is.told);
+                assert!(is.running && is.same && (!is.told || is.failed));
                 is.told = true;
+                is.ready = false;
+                is.failed = false;
             }
             Step::ResumeNode { node } => {
                 let is = observed.nodes.get_mut(node).unwrap();
@@ -132,8 +139,13 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                 assert!(*nodes > 0);
                 for is in observed.nodes.values_mut() {
                     assert!(is.running, "nobody waits for a node that does not run");
+                    assert!(!is.failed, "it would wait in vain");
                     is.ready = true;
                 }
+            }
+            Step::Deploy => {
+                assert!(observed.nodes.values().all(|is| is.ready));
+                observed.deployed = true;
             }
         }
     }
@@ -210,7 +222,7 @@ fn one_of_each() {
          > start compute2\n\
          > resume compute3\n\
          ~ tell head: the cluster has changed\n\
-         ? wait until 8 nodes are ready"
+         ? wait until 9 nodes are ready"
     );
     assert_eq!(plan.destructive().len(), 5);
     let json = serde_json::to_value(&plan).unwrap();
@@ -239,6 +251,37 @@ fn a_lost_network_costs_no_disk() {
     assert_eq!(plan.destructive().len(), 2, "what runs on them ends");
 }
 
+/// It was told that the node had failed, for ever, whatever was mended.
+#[test]
+fn a_node_that_failed_is_told_again() {
+    let mpi = mpi(1);
+    let mut is = all_good(&mpi);
+    let node = is.nodes.get_mut(&name("compute1")).unwrap();
+    (node.ready, node.failed) = (false, true);
+    let plan = up(&mpi, &is);
+    assert_eq!(
+        plan.to_string(),
+        "~ tell compute1: the cluster has changed\n? wait until 1 node is ready"
+    );
+    assert!(plan.destructive().is_empty());
+}
+
+/// Killed after the last node was ready, the packages' last phase was never done.
+#[test]
+fn the_last_phase_is_part_of_the_plan() {
+    let mpi = mpi(1);
+    let mut is = all_good(&mpi);
+    is.deployed = false;
+    let plan = up(&mpi, &is);
+    assert_eq!(plan.steps, [Step::Deploy]);
+    assert_eq!(
+        plan.to_string(),
+        "~ finish: packages' last phase, on the head"
+    );
+    apply(&plan, &mut is);
+    assert!(up(&mpi, &is).is_empty());
+}
+
 #[test]
 fn only_waiting() {
     let mpi = mpi(1);
@@ -248,8 +291,8 @@ fn only_waiting() {
 }
 
 fn node() -> impl Strategy<Value = ObservedNode> {
-    any::<[bool; 7]>().prop_map(|[running, paused, defined, same_disk, same, told, ready]| {
-        ObservedNode {
+    any::<[bool; 8]>().prop_map(
+        |[
             running,
             paused,
             defined,
@@ -257,8 +300,20 @@ fn node() -> impl Strategy<Value = ObservedNode> {
             same,
             told,
             ready,
-        }
-    })
+            failed,
+        ]| {
+            ObservedNode {
+                running,
+                paused,
+                defined,
+                same_disk,
+                same,
+                told,
+                ready: ready && !failed,
+                failed,
+            }
+        },
+    )
 }
 
 proptest! {
@@ -267,12 +322,14 @@ proptest! {
     fn converges(
         count in 1usize..6,
         image in any::<bool>(),
+        deployed in any::<bool>(),
         network in prop_oneof![Just(NetworkState::Absent), Just(NetworkState::Up), Just(NetworkState::Changed)],
         nodes in proptest::collection::btree_map(0usize..9, node(), 0..9),
         broken_off in any::<prop::sample::Index>(),
     ) {
         let mpi = mpi(count);
         let mut is = Observed {
+            deployed,
             image: image.then(|| "key".to_owned()),
             network,
             nodes: nodes.into_iter().map(|(at, node)| {

@@ -4,6 +4,7 @@ use crate::engine::{Consent, UpOptions};
 use crate::exit::Code;
 use crate::{commands::status, time};
 use anyhow::Result;
+use plan::Plan;
 use std::time::Instant;
 
 pub fn run(context: &Context, args: &Up) -> Result<Code> {
@@ -20,19 +21,8 @@ pub fn run(context: &Context, args: &Up) -> Result<Code> {
         return Ok(Code::Ok);
     }
     context.say(plan.to_string().trim_end());
-    let lost = plan.destructive().len();
-    if lost > 0 && !args.yes {
-        let nodes = if lost == 1 {
-            "1 node loses its"
-        } else {
-            "nodes lose their"
-        };
-        let count = if lost == 1 {
-            String::new()
-        } else {
-            format!("{lost} ")
-        };
-        consent(&format!("{count}{nodes} disk. Go on?"), "--yes")?;
+    if let Some(loss) = loss(&plan).filter(|_| !args.yes) {
+        consent(&format!("{loss}. Go on?"), "--yes")?;
     }
     let shown = context.progress();
     let options = UpOptions {
@@ -78,4 +68,22 @@ pub fn run(context: &Context, args: &Up) -> Result<Code> {
         ));
     }
     Ok(Code::Ok)
+}
+
+/// What is lost, in words: `1 node is restarted; 2 nodes lose their disks`.
+fn loss(plan: &Plan) -> Option<String> {
+    let restarted = plan.summary.restart;
+    let emptied = plan.summary.replace + plan.summary.remove;
+    let mut parts = Vec::new();
+    match restarted {
+        0 => {}
+        1 => parts.push("1 node is restarted, what runs on it ends".to_owned()),
+        n => parts.push(format!("{n} nodes are restarted, what runs on them ends")),
+    }
+    match emptied {
+        0 => {}
+        1 => parts.push("1 node loses its disk".to_owned()),
+        n => parts.push(format!("{n} nodes lose their disks")),
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
 }
