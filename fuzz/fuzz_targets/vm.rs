@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     match profile::vms_bytes(bytes, "fuzz") {
         Err(errors) => {
+            assert!(errors.len() > 0, "refused without a word");
             let said = errors.to_string();
             assert!(said.chars().all(|c| c == '\n' || !c.is_control()), "{said:?}");
         }

@@ -31,6 +31,7 @@ fn judged(text: &str) -> Result<(), TestCaseError> {
     match cluster(text, "x.toml") {
         Ok(checked) => comes_back(&checked.value),
         Err(errors) => {
+            prop_assert!(errors.len() > 0, "refused without a word");
             let mut last = 0;
             for error in &errors {
                 prop_assert!(

@@ -425,3 +425,23 @@ fn a_cluster_in_xml() {
         "x.xml:1:27: error: unknown element or attribute \"goup\" in the file\n    <cluster><name>mpi</name><goup/></cluster>\n                              ^^^^\nhint: did you mean \"group\"?"
     );
 }
+
+/// The VM's memory was to be the sum, and the check of the nodes was left out: the file was refused without a word.
+#[test]
+fn a_numa_node_without_memory_is_told() {
+    let text = "name = \"a\"\n[[disk]]\npath = \"a.raw\"\n[[numa]]\ncpus = \"0\"\n";
+    assert!(wrong(text).contains("x:4:1: error: this NUMA node has no memory"));
+    assert!(wrong(&format!("{text}memory = \"1\"")).contains("is not a memory size"));
+}
+
+/// Each node was small enough, and their sum was not looked at: what was written of it could not be read.
+#[test]
+fn numa_nodes_together_have_too_much_memory() {
+    let node = |cpu| format!("[[numa]]\ncpus = \"{cpu}\"\nmemory = \"64T\"\n");
+    let text = format!(
+        "name = \"a\"\ncpus = 2\n[[disk]]\npath = \"a.raw\"\n{}{}",
+        node(0),
+        node(1)
+    );
+    assert!(wrong(&text).contains("128T of memory is too much"));
+}

@@ -202,6 +202,7 @@ fn judged(text: &str) -> Result<(), TestCaseError> {
             }
         }
         Err(errors) => {
+            prop_assert!(errors.len() > 0, "refused without a word");
             for error in &errors {
                 prop_assert!(error.start <= error.end && error.end <= text.len());
                 let before = &text[..error.start];

@@ -62,9 +62,9 @@ fn vm(raw: raw::Vm, found: &mut Found<'_>) -> Option<Vm> {
     };
     let processors = processors(&raw.cpus, &raw.cpu, found);
     let memory = memory(&raw, found);
-    let numa = match (&processors, memory) {
-        (Some((cpus, _)), Some(memory)) => numa(&raw.numa, *cpus, memory, found),
-        _ => None,
+    let numa = match &processors {
+        Some((cpus, _)) => numa(&raw.numa, *cpus, memory, found),
+        None => None,
     };
     let huge_pages = flag(&raw.huge_pages, "huge-pages", false, found);
     if let (Some(true), Some(memory), Field::Given(at)) = (huge_pages, memory, &raw.huge_pages)
@@ -225,7 +225,12 @@ fn memory(raw: &raw::Vm, found: &mut Found<'_>) -> Option<MiB> {
     }
 }
 
-fn numa(raw: &[raw::Numa], cpus: u16, memory: MiB, found: &mut Found<'_>) -> Option<Vec<NumaNode>> {
+fn numa(
+    raw: &[raw::Numa],
+    cpus: u16,
+    memory: Option<MiB>,
+    found: &mut Found<'_>,
+) -> Option<Vec<NumaNode>> {
     let mut nodes = Some(Vec::with_capacity(raw.len()));
     let mut owners = vec![false; cpus.into()];
     let mut sum = 0u64;
@@ -270,7 +275,15 @@ fn numa(raw: &[raw::Numa], cpus: u16, memory: MiB, found: &mut Found<'_>) -> Opt
         ));
         return None;
     }
-    if sum != memory.0 {
+    if MiB(sum) > MOST_MEMORY {
+        let message = format!("{} of memory is too much", MiB(sum));
+        let problem = found.error(first.place.clone(), message);
+        problem.hint(format!(
+            "at most {MOST_MEMORY} is possible; is the unit right?"
+        ));
+        return None;
+    }
+    if let Some(memory) = memory.filter(|memory| memory.0 != sum) {
         let message = format!(
             "the NUMA nodes have {} of memory, the VM has {memory}",
             MiB(sum)
