@@ -49,6 +49,16 @@ fn does_what_the_table_says() {
     run(|| Place(tempfile::tempdir().unwrap()), 200, 40);
 }
 
+#[test]
+fn capabilities_agree_with_what_is_handed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = FakeDriver::open(dir.path()).unwrap();
+    for capabilities in driver.capabilities() {
+        assert_eq!(capabilities.snapshot, driver.snapshots().is_some());
+        assert_eq!(capabilities.stats, driver.stats().is_some());
+    }
+}
+
 #[tokio::test]
 async fn says_ready_on_its_channels() {
     let dir = tempfile::tempdir().unwrap();

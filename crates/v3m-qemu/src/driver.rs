@@ -39,11 +39,11 @@ pub struct Options {
 
 /// The VMs of one directory.
 pub struct QemuDriver {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 pub(crate) struct Inner {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     owner: Option<Owner>,
     programs: Programs,
 }
@@ -89,6 +89,17 @@ impl QemuDriver {
             inner.programs.qemu = path.to_owned();
         }
         self
+    }
+
+    /// What of this host stands against a start of this VM, each a sentence with its cure; empty: nothing was found. A
+    /// start looks itself.
+    pub async fn findings(&self, vm: &Vm) -> Result<Vec<String>> {
+        let vm = vm.clone();
+        self.blocking(&vm.name.clone(), move |inner, _| {
+            let accelerator = inner.accelerator(vm.backend)?;
+            Ok(crate::fit::findings(&vm, accelerator, Path::new("/")))
+        })
+        .await
     }
 
     /// Runs what may block where it may block.
@@ -408,20 +419,5 @@ impl Driver for QemuDriver {
 
     fn stats(&self) -> Option<&dyn Stats> {
         Some(self)
-    }
-}
-
-#[async_trait]
-impl Stats for QemuDriver {
-    async fn usage(&self) -> Result<Vec<Usage>> {
-        let dir = self.inner.dir.clone();
-        let usage = move || crate::stats::usage(&dir);
-        match tokio::task::spawn_blocking(usage).await {
-            Ok(usage) => usage,
-            Err(e) => Err(Error::Io {
-                path: self.inner.dir.clone(),
-                source: e.into(),
-            }),
-        }
     }
 }

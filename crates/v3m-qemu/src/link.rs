@@ -313,6 +313,35 @@ mod tests {
         assert!((20_000..32_000).contains(&port.parse::<u16>().unwrap()));
     }
 
+    /// Where the administrator has allowed it, which the variable says; elsewhere it is refused with the way there.
+    #[test]
+    fn a_tap_by_qemus_helper() {
+        if rustix::process::geteuid().is_root() {
+            return;
+        }
+        let Some(bridge) = std::env::var("V3M_TEST_BRIDGE").ok() else {
+            let error = by_helper("nobridge0").unwrap_err();
+            assert!(error.contains("; try: sudo "), "{error}");
+            return;
+        };
+        let tap = open(
+            &Link::Bridged {
+                bridge: bridge.clone(),
+            },
+            Path::new("/"),
+        )
+        .unwrap()
+        .unwrap();
+        let ports = || {
+            fs::read_dir(format!("/sys/class/net/{bridge}/brif"))
+                .unwrap()
+                .count()
+        };
+        assert_eq!(ports(), 1);
+        drop(tap);
+        assert_eq!(ports(), 0);
+    }
+
     #[test]
     fn a_bridge_that_is_not_there_is_told() {
         let link = |bridge: &str| Link::Bridged {

@@ -9,18 +9,31 @@
 //!
 //! Formats: proc(5).
 
+use crate::driver::QemuDriver;
 use crate::home::{Home, at};
 use api::Name;
+use async_trait::async_trait;
 use profile::{Link, Vm};
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use v3m::{Result, Usage};
+use v3m::{Result, Stats, Usage};
+
+#[async_trait]
+impl Stats for QemuDriver {
+    async fn usage(&self) -> Result<Vec<Usage>> {
+        let dir = self.inner.dir.clone();
+        match tokio::task::spawn_blocking(move || usage(&dir)).await {
+            Ok(usage) => usage,
+            Err(e) => Err(at(&self.inner.dir)(e.into())),
+        }
+    }
+}
 
 /// Of all VMs under `dir` that have a process.
-pub fn usage(dir: &Path) -> Result<Vec<Usage>> {
+fn usage(dir: &Path) -> Result<Vec<Usage>> {
     let mut namespaces = Namespaces::default();
     let clock = Clock::read();
     let mut all = Vec::new();

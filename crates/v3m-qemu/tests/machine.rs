@@ -127,6 +127,7 @@ async fn what_the_host_lacks_is_told_before_the_start() {
     vm.disks = vec![disk("none.raw"), disk(".")];
     vm.memory = MiB(1 << 40);
     let driver = place.driver();
+    assert_eq!(driver.findings(&vm).await.unwrap().len(), 3);
     driver.define(&vm).await.unwrap();
     let error = driver.start(&vm.name).await.unwrap_err().to_string();
     for part in ["none.raw", "is a directory", "MiB of memory"] {
