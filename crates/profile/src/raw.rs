@@ -1,4 +1,5 @@
-//! The cluster file and the VM profile as they were written: texts and numbers with their places, nothing filled in, nothing checked.
+//! The cluster file and the VM profile as they were written: texts and numbers with their places, nothing filled in,
+//! nothing checked.
 //!
 //! Every format has a reader of its own that makes this model and reports only what the format itself decides: syntax,
 //! unknown keys, wrong types. What the values mean is checked once for all formats.

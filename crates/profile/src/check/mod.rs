@@ -8,7 +8,10 @@ mod image;
 mod network;
 mod nodes;
 mod vm;
+mod vm_boot;
 mod vm_devices;
+mod vm_nics;
+mod vm_shape;
 mod vm_values;
 
 pub(crate) use vm::vms;

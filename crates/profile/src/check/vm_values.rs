@@ -166,7 +166,7 @@ pub(super) fn path(at: &At<String>, what: &str, found: &mut Found<'_>) -> Option
 }
 
 /// One line of text, as it is: kernel arguments, arguments of a program.
-pub(super) fn kernel_text(at: &At<String>, found: &mut Found<'_>) -> Option<String> {
+pub(super) fn argument(at: &At<String>, found: &mut Found<'_>) -> Option<String> {
     let control = at.value.chars().find(|c| unprintable(*c));
     if let Some(c) = control {
         let message = format!("an argument has the control character {c:?}");
