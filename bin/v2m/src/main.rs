@@ -7,6 +7,7 @@ mod exit;
 mod legacy;
 mod owner;
 mod places;
+mod record;
 mod source;
 mod vms;
 

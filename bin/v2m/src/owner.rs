@@ -8,7 +8,8 @@ use anyhow::Result;
 use profile::{Boot, Vm};
 use rustix::process::geteuid;
 use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 /// The ids of VMs are above those of clusters (0x7000_0000 and the cluster's number, at most 4095).
@@ -128,6 +129,23 @@ fn may(metadata: &Metadata, (uid, gid): Owner, right: u32) -> bool {
         () => 0,
     };
     metadata.mode() >> shift & right != 0
+}
+
+/// A disk that was given to a VM is root's again; one that is gone, or somebody's, stays as it is.
+pub fn give_back(path: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    options.read(true).custom_flags(flags.bits() as i32);
+    let file = match options.open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let metadata = file.metadata()?;
+    match metadata.is_file() && is_vms(metadata.uid()) {
+        true => fchown(&file, Some(0), Some(0)),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

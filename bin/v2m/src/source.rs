@@ -27,20 +27,37 @@ pub fn target(text: &str, is_there: impl Fn(&Name) -> bool) -> Result<Target> {
     }
 }
 
-/// The profile in a file, as it stands there.
+/// The one profile in a file, as it stands there.
 pub fn as_written(path: &Path) -> Result<Checked<Vm>> {
     let (bytes, name) = terminal::file::read(path)?;
     Ok(profile::vm_bytes(&bytes, &name)?)
 }
 
-/// The profile in a file, ready for a driver.
-pub fn read(path: &Path) -> Result<Checked<Vm>> {
-    let mut checked = as_written(path)?;
+/// The one profile in a file, ready for a driver.
+pub fn read(path: &Path) -> Result<Vm> {
+    let mut vm = as_written(path)?.value;
+    resolve(&mut vm, &directory(path)?);
+    Ok(vm)
+}
+
+/// All profiles in a file, ready for a driver: libv3m's `<profiles>` may hold many.
+pub fn read_all(path: &Path) -> Result<Checked<Vec<Vm>>> {
+    let (bytes, name) = terminal::file::read(path)?;
+    let mut checked = profile::vms_bytes(&bytes, &name)?;
+    if checked.value.is_empty() {
+        return Err(Failure::new(Code::Usage, format!("{name} holds no profile")).into());
+    }
+    let directory = directory(path)?;
+    for vm in &mut checked.value {
+        resolve(vm, &directory);
+    }
+    Ok(checked)
+}
+
+fn directory(path: &Path) -> Result<PathBuf> {
     let path = std::path::absolute(path)
         .with_context(|| format!("{} is not a file's path", path.display()))?;
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    resolve(&mut checked.value, directory);
-    Ok(checked)
+    Ok(path.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 fn resolve(vm: &mut Vm, directory: &Path) {

@@ -6,49 +6,17 @@
 use crate::exit::{Code, Failure};
 use crate::owner::{self, Owner};
 use crate::places;
+use crate::record::{Record, absent, created};
 use anyhow::{Context as _, Result};
 use api::Name;
-use profile::{Backend, Boot, BootDevice, Vm};
-use serde::{Deserialize, Serialize};
+use profile::{Backend, Vm};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, fchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use v3m::{Driver, Error, State, Status};
 use v3m_fake::FakeDriver;
 use v3m_qemu::{Options, QemuDriver};
-
-/// `record.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    pub vm: Vm,
-    /// The profile it came from.
-    pub profile: PathBuf,
-    /// Of the id that its QEMU runs as, where it has one of its own.
-    pub number: Option<u32>,
-    /// Disks that were not there before it.
-    pub made: Vec<PathBuf>,
-    /// It was defined to be installed from its CD.
-    #[serde(default)]
-    pub install: bool,
-}
-
-impl Record {
-    /// Is this what the record says already? A VM that was defined to be installed is the one of its profile.
-    fn is(&self, vm: &Vm) -> bool {
-        self.vm == *vm || (self.install && for_install(vm) == self.vm)
-    }
-}
-
-/// The same VM, which boots its CD as long as its disk has nothing to boot.
-pub fn for_install(vm: &Vm) -> Vm {
-    Vm {
-        boot: Boot::Firmware {
-            order: vec![BootDevice::Disk, BootDevice::Cdrom],
-        },
-        ..vm.clone()
-    }
-}
 
 /// What `create` came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -344,7 +312,7 @@ impl Vms {
             if disks && record.made.contains(&disk.path) {
                 remove(&disk.path)?;
             } else if !disk.read_only && record.number.is_some() {
-                give_back(&disk.path)
+                owner::give_back(&disk.path)
                     .with_context(|| format!("{} cannot be given back", disk.path.display()))?;
             }
         }
@@ -359,27 +327,6 @@ impl Vms {
             }
             Err(e) => Err(e).with_context(|| format!("{} cannot be removed", path.display())),
         }
-    }
-}
-
-/// A VM that has a record and that its driver does not know yet is defined: the next start tells the driver.
-fn created(status: Status) -> Status {
-    match status.state {
-        State::Absent => Status {
-            state: State::Defined,
-            ..status
-        },
-        _ => status,
-    }
-}
-
-fn absent(record: &Record) -> Status {
-    Status {
-        name: record.vm.name.clone(),
-        state: State::Absent,
-        pid: None,
-        backend: record.vm.backend,
-        reason: None,
     }
 }
 
@@ -404,23 +351,6 @@ async fn lock(directory: &Path) -> Result<Option<File>> {
     };
     let taken = tokio::task::spawn_blocking(take).await?;
     taken.with_context(|| format!("{} cannot be locked", directory.display()))
-}
-
-fn give_back(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = std::fs::OpenOptions::new();
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    options.read(true).custom_flags(flags.bits() as i32);
-    let file = match options.open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    let metadata = file.metadata()?;
-    match metadata.is_file() && owner::is_vms(metadata.uid()) {
-        true => fchown(&file, Some(0), Some(0)),
-        false => Ok(()),
-    }
 }
 
 fn remove(path: &Path) -> Result<()> {

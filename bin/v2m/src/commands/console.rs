@@ -3,7 +3,7 @@
 use super::show;
 use crate::context::Context;
 use crate::exit::{Code, Failure};
-use crate::vms::Record;
+use crate::record::Record;
 use anyhow::Result;
 use terminal::{console, small_runtime};
 

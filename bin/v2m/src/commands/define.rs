@@ -16,9 +16,9 @@ pub fn create(context: &Context, args: &Create) -> Result<Code> {
     // All are read before the first is made.
     let mut read = Vec::new();
     for file in &args.files {
-        let checked = source::read(file)?;
+        let checked = source::read_all(file)?;
         context.notes(&checked.notes);
-        read.push((file, checked.value));
+        read.extend(checked.value.into_iter().map(|vm| (file, vm)));
     }
     let runtime = small_runtime()?;
     let mut names = Vec::new();

@@ -5,7 +5,7 @@ use crate::args::{Format, Image, Snapshot};
 use crate::context::Context;
 use crate::exit::{Code, Failure};
 use anyhow::Result;
-use api::Name;
+use api::{Name, Unit};
 use profile::DiskFormat;
 use serde_json::json;
 use std::path::Path;
@@ -73,13 +73,17 @@ pub fn run(context: &Context, image: Image) -> Result<Code> {
                 told(&args.from, args.from_format)?,
                 told(&args.to, args.to_format)?,
             );
-            disk::convert(&args.from, from, &args.to, to)?;
+            long(context, "convert", || {
+                disk::convert(&args.from, from, &args.to, to)
+            })?;
             show(context, &args.to, to)
         }
         Image::Import(args) => {
             let to = told(&args.to, args.to_format)?;
             let from = args.from_format.map(DiskFormat::from);
-            let found = disk::import(&args.from, from, &args.to, to)?;
+            let found = long(context, "import", || {
+                disk::import(&args.from, from, &args.to, to)
+            })?;
             if from.is_none() {
                 let word = word(found);
                 context.say(format!("{} was read as {word}", args.from.display()));
@@ -88,6 +92,15 @@ pub fn run(context: &Context, image: Image) -> Result<Code> {
         }
         Image::Snapshot(args) => snapshot(context, args),
     }
+}
+
+/// Something that takes as long as the image is large.
+fn long<T>(context: &Context, stage: &str, work: impl FnOnce() -> disk::Result<T>) -> Result<T> {
+    let shown = context.progress();
+    shown.progress.started(stage, None, Unit::Items);
+    let done = work()?;
+    shown.progress.done(stage, "");
+    Ok(done)
 }
 
 /// The format that was told, or that the file's name ends in. It is never guessed from what a guest may have written.

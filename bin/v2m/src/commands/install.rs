@@ -5,17 +5,15 @@ use super::console;
 use crate::args::Install;
 use crate::context::Context;
 use crate::exit::{Code, Failure};
+use crate::record::for_install;
 use crate::source;
-use crate::vms::for_install;
 use anyhow::Result;
 use profile::{Boot, Medium};
 use terminal::small_runtime;
 
 pub fn run(context: &Context, args: &Install) -> Result<Code> {
     let file = &args.file.file;
-    let checked = source::read(file)?;
-    context.notes(&checked.notes);
-    let vm = checked.value;
+    let vm = source::read(file)?;
     let usage = |message: String, hint: &str| Failure::new(Code::Usage, message).hint(hint);
     let name = vm.name.clone();
     if matches!(vm.boot, Boot::Kernel { .. }) {

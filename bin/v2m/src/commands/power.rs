@@ -4,9 +4,11 @@ use super::show::{self, shown};
 use crate::args::{Many, Start};
 use crate::context::Context;
 use crate::exit::{self, Code, Failure};
+use crate::record::Record;
 use crate::source::{self, Target};
-use crate::vms::{Record, Vms};
+use crate::vms::Vms;
 use anyhow::Result;
+use api::Unit;
 use serde_json::json;
 use std::future::Future;
 use std::io::Write;
@@ -23,21 +25,24 @@ const LOOK: Duration = Duration::from_millis(50);
 
 pub fn start(context: &Context, args: &Start) -> Result<Code> {
     let vms = context.vms();
+    let runtime = small_runtime()?;
     let mut records = Vec::new();
     for text in &args.vms.vms {
         match source::target(text, |name| vms.is_there(name))? {
             Target::Vm(name) => records.push(vms.record(&name)?),
             Target::Profile(path) => {
-                let checked = source::read(&path)?;
+                let checked = source::read_all(&path)?;
                 context.notes(&checked.notes);
-                let name = checked.value.name.clone();
-                small_runtime()?.block_on(vms.create(checked.value, &path, false, false))?;
-                records.push(vms.record(&name)?);
+                for vm in checked.value {
+                    let name = vm.name.clone();
+                    runtime.block_on(vms.create(vm, &path, false, false))?;
+                    records.push(vms.record(&name)?);
+                }
             }
         }
     }
     let (wait, limit) = (args.wait_ready.clone(), args.time_limit);
-    each(context, records, move |vms, record| {
+    each(context, "start", records, move |vms, record| {
         let wait = wait.clone();
         async move {
             vms.start(&record).await?;
@@ -51,7 +56,7 @@ pub fn start(context: &Context, args: &Start) -> Result<Code> {
 
 pub fn stop(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
     let records = named(context, vms)?;
-    each(context, records, move |vms, record| async move {
+    each(context, "stop", records, move |vms, record| async move {
         let driver = vms.driver(&record)?;
         // One that no driver knows yet never ran.
         if driver.status(&record.vm.name).await?.state != State::Absent {
@@ -63,22 +68,28 @@ pub fn stop(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
 
 pub fn reboot(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
     let records = named(context, vms)?;
-    each(context, records, move |vms, record| async move {
+    each(context, "reboot", records, move |vms, record| async move {
         let driver = vms.driver(&record)?;
         Ok(driver.reboot(&record.vm.name, grace).await?)
     })
 }
 
 pub fn pause(context: &Context, vms: &Many) -> Result<Code> {
-    each(context, named(context, vms)?, |vms, record| async move {
-        Ok(vms.driver(&record)?.pause(&record.vm.name).await?)
-    })
+    each(
+        context,
+        "pause",
+        named(context, vms)?,
+        |vms, record| async move { Ok(vms.driver(&record)?.pause(&record.vm.name).await?) },
+    )
 }
 
 pub fn resume(context: &Context, vms: &Many) -> Result<Code> {
-    each(context, named(context, vms)?, |vms, record| async move {
-        Ok(vms.driver(&record)?.resume(&record.vm.name).await?)
-    })
+    each(
+        context,
+        "resume",
+        named(context, vms)?,
+        |vms, record| async move { Ok(vms.driver(&record)?.resume(&record.vm.name).await?) },
+    )
 }
 
 fn named(context: &Context, many: &Many) -> Result<Vec<Record>> {
@@ -88,7 +99,7 @@ fn named(context: &Context, many: &Many) -> Result<Vec<Record>> {
 }
 
 /// Does it to each, many at a time; says how each is then. The code is the first failure's.
-pub fn each<F, W>(context: &Context, mut records: Vec<Record>, work: F) -> Result<Code>
+fn each<F, W>(context: &Context, stage: &str, mut records: Vec<Record>, work: F) -> Result<Code>
 where
     F: Fn(Vms, Record) -> W,
     W: Future<Output = Result<()>> + Send + 'static,
@@ -100,6 +111,12 @@ where
         1 => small_runtime()?,
         _ => runtime()?,
     };
+    let told = context.progress();
+    let total = records.len() as u64;
+    let many = total > 1;
+    if many {
+        told.progress.started(stage, Some(total), Unit::Items);
+    }
     let (failures, states) = runtime.block_on(async {
         let places = Arc::new(Semaphore::new(AT_ONCE));
         let tasks: Vec<_> = records
@@ -113,10 +130,16 @@ where
             })
             .collect();
         let mut failures = Vec::new();
-        for task in tasks {
+        for (done, task) in (1..).zip(tasks) {
             if let Err(error) = task.await? {
                 failures.push(error);
             }
+            if many {
+                told.progress.advanced(stage, done, Some(total), "");
+            }
+        }
+        if many {
+            told.progress.done(stage, "");
         }
         let mut states = Vec::new();
         for record in &records {
@@ -124,6 +147,7 @@ where
         }
         anyhow::Ok((failures, states))
     })?;
+    told.end();
     if context.json() {
         let shown: Vec<_> = records
             .iter()

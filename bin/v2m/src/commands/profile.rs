@@ -11,16 +11,18 @@ use terminal::print;
 
 pub fn validate(context: &Context, file: &Path) -> Result<Code> {
     let (bytes, name) = terminal::file::read(file)?;
-    match profile::vm_bytes(&bytes, &name) {
+    match profile::vms_bytes(&bytes, &name) {
         Ok(checked) if context.json() => {
-            let document = json!({ "valid": true, "vm": checked.value, "notes": checked.notes });
+            let document = json!({ "valid": true, "vms": checked.value, "notes": checked.notes });
             context.document(&document)?;
         }
         Ok(checked) => {
             for note in &checked.notes {
                 context.say(format!("note: {note}"));
             }
-            print(format!("{name}: VM {}: no errors\n", checked.value.name))?;
+            let names = checked.value.iter().map(|vm| vm.name.as_str());
+            let names = names.collect::<Vec<_>>().join(", ");
+            print(format!("{name}: {names}: no errors\n"))?;
         }
         Err(errors) if context.json() => {
             context.document(&json!({ "valid": false, "problems": errors }))?;

@@ -2,8 +2,9 @@
 
 use crate::context::Context;
 use crate::exit::Code;
+use crate::record::Record;
 use crate::source::{self, Target};
-use crate::vms::{Record, Vms};
+use crate::vms::Vms;
 use anyhow::Result;
 use api::Name;
 use serde::Serialize;
@@ -133,7 +134,7 @@ fn page(record: &Record, status: &Status, log: Option<&Path>) -> Table {
 pub fn name(vms: &Vms, text: &str) -> Result<Name> {
     Ok(match source::target(text, |name| vms.is_there(name))? {
         Target::Vm(name) => name,
-        Target::Profile(path) => source::read(&path)?.value.name,
+        Target::Profile(path) => source::read(&path)?.name,
     })
 }
 
