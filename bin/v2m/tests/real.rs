@@ -13,6 +13,7 @@ use std::time::Duration;
 
 /// Prints `>`, then sends back what it gets on the serial port.
 const ECHO: &[u8] = &[
+    0xfa, // cli: at each timer tick the firmware would take what comes in for keys
     0xba, 0xf8, 0x03, // mov dx, 0x3f8
     0xb0, 0x3e, // mov al, '>'
     0xee, // out dx, al
