@@ -278,3 +278,58 @@ fn files_that_the_vms_user_cannot_reach() {
     let pid = home.json(&["status", "web"])["pid"].as_u64().unwrap();
     assert_eq!(owner_of(pid), 54321);
 }
+
+/// A CD that boots: ISO 9660 with a boot record by "El Torito" (Phoenix and IBM, 1995), no emulation.
+fn iso(code: &[u8]) -> Vec<u8> {
+    const SECTOR: usize = 2048;
+    let mut iso = vec![0; 24 * SECTOR];
+    let mut put = |sector: usize, at: usize, bytes: &[u8]| {
+        iso[sector * SECTOR + at..][..bytes.len()].copy_from_slice(bytes);
+    };
+    put(16, 0, b"\x01CD001\x01");
+    put(17, 0, b"\x00CD001\x01EL TORITO SPECIFICATION");
+    put(17, 0x47, &19u32.to_le_bytes());
+    put(18, 0, b"\xffCD001\x01");
+    // The validation entry, whose words add up to 0, and the default entry: 4 sectors of 512 bytes from sector 20.
+    put(19, 0, &[1]);
+    put(19, 0x1c, &[0xaa, 0x55, 0x55, 0xaa]);
+    put(19, 0x20, &[0x88]);
+    put(19, 0x26, &4u16.to_le_bytes());
+    put(19, 0x28, &20u32.to_le_bytes());
+    put(20, 0, code);
+    iso
+}
+
+/// The CD is booted as long as the disk is empty; the disk is v2m's, and a start afterwards is that of the same VM.
+#[test]
+fn an_installation_from_a_cd() {
+    let home = Home::new();
+    home.file("setup.iso", iso(ECHO));
+    let text = "name = \"web\"\ntype = \"qemu\"\nmemory = \"16M\"\n\
+                [[disk]]\npath = \"web.raw\"\nformat = \"raw\"\nsize = \"8M\"\n\
+                [[disk]]\npath = \"setup.iso\"\ncdrom = true\n";
+    home.file("web.toml", text);
+    home.file("web.raw", "somebody's");
+    home.run(&["create-image-from-cdrom", "web.toml"])
+        .is(1)
+        .says("v2m did not make it");
+    std::fs::remove_file(home.path("web.raw")).unwrap();
+    home.ok(&["create_image_from_cdrom", "web.toml", "--detach"]);
+    home.ok(&["start", "web.toml", "--wait-ready=>", "--time-limit", "60s"]);
+    let log = std::fs::read_to_string(home.path("state/run/web/console.log")).unwrap();
+    assert!(log.contains("Booting from DVD/CD"), "{log}");
+    // Again, with the console: its input ends at once.
+    home.ok(&["web.toml", "--create-vm-image-from-cdrom"])
+        .says("attached to web");
+    home.ok(&["stop", "web", "--grace", "0"]);
+    // What the installer wrote is booted.
+    let disk = home.path("web.raw");
+    let mut file = std::fs::File::options().write(true).open(disk).unwrap();
+    file.write_all(&boot_sector(ECHO)[..512]).unwrap();
+    home.ok(&["start", "web.toml", "--wait-ready=>", "--time-limit", "60s"]);
+    let log = std::fs::read_to_string(home.path("state/run/web/console.log")).unwrap();
+    let last = log.rsplit("SeaBIOS").next().unwrap();
+    assert!(!last.contains("Booting from DVD/CD"), "{last}");
+    home.ok(&["destroy", "web", "--yes", "--disks"]);
+    assert!(!home.path("web.raw").exists());
+}
