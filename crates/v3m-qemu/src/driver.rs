@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use v3m::{
     Action, Capabilities, Console, Driver, Error, Probe, Result, Snapshots, State, Stats, Status,
-    Usage,
 };
 
 /// How long a guest's CPUs may take until they run: QEMU's own start on an overloaded host.
