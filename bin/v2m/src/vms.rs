@@ -263,6 +263,13 @@ impl Vms {
         }
     }
 
+    /// The driver of a VM, which knows the VM.
+    pub async fn defined(&self, record: &Record) -> Result<Box<dyn Driver>> {
+        // So that nothing is defined that is being removed.
+        let _one = self.lock(&record.vm.name).await?;
+        self.define(record).await
+    }
+
     /// Makes the driver know the VM as its record says. A VM that lives stays what it is.
     async fn define(&self, record: &Record) -> Result<Box<dyn Driver>> {
         let driver = self.driver(record)?;

@@ -14,6 +14,10 @@ fn a_whole_life() {
     home.ok(&["create", &file]).says("web is defined");
     assert_eq!(home.state_of("web"), "defined");
     home.ok(&["create", &file]).says("the same");
+    for verb in ["pause", "resume", "reboot"] {
+        home.run(&[verb, "web"]).is(1).says("while it is defined");
+    }
+    home.ok(&["stop", "web"]);
     home.ok(&["start", "web"]).says("web is running");
     home.ok(&["start", "web", "web"]).says("web is running");
     home.ok(&["pause", "web"]).says("web is paused");

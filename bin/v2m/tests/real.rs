@@ -130,6 +130,14 @@ fn disks_that_v2m_made() {
     home.file("web.toml", text);
     home.ok(&["start", "web.toml"]);
     assert!(home.path("new.qcow2").exists());
+    // Snapshots of the VM: running, with its memory; stopped, without.
+    home.ok(&["image", "snapshot", "create", "web", "live"]);
+    home.ok(&["image", "snapshot", "apply", "web", "live"]);
+    home.ok(&["stop", "web", "--grace", "0"]);
+    home.ok(&["image", "snapshot", "create", "web", "cold"]);
+    let list = home.json(&["image", "snapshot", "list", "web"]);
+    assert_eq!(list["snapshots"].as_array().unwrap().len(), 2, "{list}");
+    home.ok(&["image", "snapshot", "delete", "web", "live"]);
     home.ok(&["destroy", "web", "--yes"]);
     assert!(home.path("new.qcow2").exists());
     // Now it is not v2m's any more.

@@ -187,12 +187,13 @@ fn snapshot(context: &Context, what: Snapshot) -> Result<Code> {
         return shown(context, &list);
     };
     let record = vms.record(&show::name(&vms, name.as_str())?)?;
-    let driver = vms.driver(&record)?;
+    let runtime = small_runtime()?;
+    let driver = runtime.block_on(vms.defined(&record))?;
     let Some(can) = driver.snapshots() else {
         let message = format!("VMs of type {} have no snapshots", record.vm.backend);
         return Err(Failure::new(Code::Failed, message).into());
     };
-    let list = small_runtime()?.block_on(async {
+    let list = runtime.block_on(async {
         match &what {
             Snapshot::Create { name: s, .. } => can.create(&name, s).await?,
             Snapshot::Apply { name: s, .. } => can.apply(&name, s).await?,

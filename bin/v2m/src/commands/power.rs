@@ -69,7 +69,7 @@ pub fn stop(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
 pub fn reboot(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
     let records = named(context, vms)?;
     each(context, "reboot", records, move |vms, record| async move {
-        let driver = vms.driver(&record)?;
+        let driver = vms.defined(&record).await?;
         Ok(driver.reboot(&record.vm.name, grace).await?)
     })
 }
@@ -79,7 +79,7 @@ pub fn pause(context: &Context, vms: &Many) -> Result<Code> {
         context,
         "pause",
         named(context, vms)?,
-        |vms, record| async move { Ok(vms.driver(&record)?.pause(&record.vm.name).await?) },
+        |vms, record| async move { Ok(vms.defined(&record).await?.pause(&record.vm.name).await?) },
     )
 }
 
@@ -88,7 +88,7 @@ pub fn resume(context: &Context, vms: &Many) -> Result<Code> {
         context,
         "resume",
         named(context, vms)?,
-        |vms, record| async move { Ok(vms.driver(&record)?.resume(&record.vm.name).await?) },
+        |vms, record| async move { Ok(vms.defined(&record).await?.resume(&record.vm.name).await?) },
     )
 }
 
