@@ -66,6 +66,8 @@ pub struct Errors {
 
 /// Nobody reads more; a hostile file must not fill the memory with messages.
 const MOST: usize = 1000;
+/// So many are kept while a file is read: enough for the first [`MOST`] by place, whatever the order they are found in.
+const MOST_KEPT: usize = 50_000;
 
 impl Errors {
     pub fn source_name(&self) -> &str {
@@ -159,6 +161,8 @@ pub(crate) struct Found<'t> {
     /// Where each line begins.
     lines: Vec<usize>,
     problems: Vec<Problem>,
+    /// Beyond [`MOST_KEPT`]: only counted.
+    dropped: usize,
     notes: Vec<Note>,
 }
 
@@ -173,6 +177,7 @@ impl<'t> Found<'t> {
                 .chain(starts.map(|(at, _)| at + 1))
                 .collect(),
             problems: Vec::new(),
+            dropped: 0,
             notes: Vec::new(),
         }
     }
@@ -191,6 +196,11 @@ impl<'t> Found<'t> {
         self.problems.is_empty()
     }
 
+    /// No more are kept: what is reported now need not be put into words with care.
+    pub fn is_full(&self) -> bool {
+        self.problems.len() >= MOST_KEPT
+    }
+
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Problem {
         self.push(span, message.into(), false)
     }
@@ -200,6 +210,10 @@ impl<'t> Found<'t> {
     }
 
     fn push(&mut self, span: Span, message: String, syntax: bool) -> &mut Problem {
+        if self.is_full() {
+            self.dropped += 1;
+            self.problems.pop();
+        }
         self.problems.push(Problem {
             span,
             message,
@@ -237,7 +251,7 @@ impl<'t> Found<'t> {
         let mut problems = std::mem::take(&mut self.problems);
         problems.sort_by_key(|p| (p.span.start, !p.syntax));
         self.drop_consequences(&mut problems);
-        let more = problems.len().saturating_sub(MOST);
+        let more = problems.len().saturating_sub(MOST) + self.dropped;
         problems.truncate(MOST);
         let mut errors = Vec::with_capacity(problems.len());
         // The problems are sorted, so that the characters of a long line are counted once, not once a problem.

@@ -377,3 +377,12 @@ fn messages_are_harmless() {
         );
     }
 }
+
+/// Each of a million errors was kept, with its advice, until the file had been read: a gigabyte, and a minute.
+#[test]
+fn a_million_errors_are_counted_not_kept() {
+    let attributes: String = (0..60).map(|n| format!(" a{n}=\"\"")).collect();
+    let text = format!("<vm>{}</vm>", format!("<disk{attributes}/>").repeat(2_000));
+    let told = refused(&text);
+    assert!(told.contains("errors more"));
+}

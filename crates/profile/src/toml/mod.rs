@@ -217,6 +217,11 @@ impl Reader<'_, '_> {
         value: &Value<'_>,
     ) -> Option<&'static str> {
         let name = &**key.get_ref();
+        if self.found.is_full() {
+            let message = format!("unknown key {}", quoted(name));
+            self.found.error(key.span(), message);
+            return None;
+        }
         let kind = match (self.form, value.get_ref()) {
             (Form::Xml, _) => "element or attribute",
             (Form::Toml, DeValue::Table(_)) => "section",

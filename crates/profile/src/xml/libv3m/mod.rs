@@ -347,7 +347,10 @@ fn unknown<'k>(
     found: &mut Found<'_>,
 ) -> Option<&'k str> {
     let name = node.tag_name().name();
-    let near = suggest(name, known.iter().copied());
+    let near = match found.is_full() {
+        true => None,
+        false => suggest(name, known.iter().copied()),
+    };
     let message = format!("unknown element {} in <{}>", quoted(name), shown(parent));
     let problem = found.error(name_span(node), message);
     match near {
