@@ -224,7 +224,7 @@ impl Vm {
 pub struct Cpu {
     /// As the hypervisor names it (`host`, `max`, `EPYC`); none: the best for the back-end.
     pub model: Option<String>,
-    /// None: as many sockets of one core. Otherwise the product is `Vm::cpus`.
+    /// None: one socket with `Vm::cpus` cores. Otherwise the product is `Vm::cpus`.
     pub topology: Option<Topology>,
 }
 
