@@ -165,7 +165,12 @@ fn more_memory(home: &Home) {
     let kept = on(home, "twintwo", "cat /root/kept");
     assert_eq!(kept, Some("kept\n".to_owned()));
     // The file system of a machine that is cut off is recovered at its next start.
-    let kernel = on(home, "twintwo", "journalctl --no-pager -q -k | grep EXT4-fs").unwrap();
+    let kernel = on(
+        home,
+        "twintwo",
+        "journalctl --no-pager -q -k | grep EXT4-fs",
+    )
+    .unwrap();
     assert!(kernel.contains("mounted filesystem"), "{kernel}");
     assert!(!kernel.contains("recovery complete"), "{kernel}");
 }
