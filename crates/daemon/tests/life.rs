@@ -37,6 +37,8 @@ fn a_program_that_is_not_there_leaves_no_lock() {
     let dir = tempfile::tempdir().unwrap();
     let lock = dir.path().join("x.lock");
     assert!(daemon::spawn(&lock, Command::new("/nonexistent/program")).is_err());
+    // A child that another thread of ours forks just now has a copy of our descriptors, until it executes its program.
+    assert!(daemon::wait(&lock, Duration::from_secs(10)).unwrap());
     assert_eq!(daemon::running(&lock).unwrap(), None);
     assert!(matches!(
         daemon::spawn(&lock, sleeper()).unwrap(),
