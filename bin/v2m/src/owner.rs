@@ -6,7 +6,6 @@
 use crate::exit::{Code, Failure};
 use anyhow::Result;
 use profile::{Boot, Vm};
-use rustix::process::geteuid;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
@@ -17,28 +16,10 @@ const FIRST: u32 = 0x7000_0000 + 4096;
 
 pub type Owner = (u32, u32);
 
-/// The id of the VM with this number, where we may choose: as root of the host, or of a user namespace that has such an
-/// id.
+/// The id of the VM with this number, where we may choose.
 pub fn of_number(number: u32) -> Option<Owner> {
     let id = FIRST.checked_add(number)?;
-    let has = |map: &str| {
-        let lines = std::fs::read_to_string(map).unwrap_or_default();
-        lines.lines().any(|line| maps(line, id))
-    };
-    (geteuid().is_root() && has("/proc/self/uid_map") && has("/proc/self/gid_map"))
-        .then_some((id, id))
-}
-
-/// A line of a user namespace's map, see user_namespaces(7): first id inside, first id outside, how many.
-fn maps(line: &str, id: u32) -> bool {
-    let mut numbers = line
-        .split_whitespace()
-        .map_while(|word| word.parse::<u32>().ok());
-    let (Some(first), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next())
-    else {
-        return false;
-    };
-    id >= first && id - first < count
+    v3m_qemu::can_become(id).then_some((id, id))
 }
 
 /// Is this the id of a VM?
@@ -145,18 +126,5 @@ pub fn give_back(path: &Path) -> std::io::Result<()> {
     match metadata.is_file() && is_vms(metadata.uid()) {
         true => fchown(&file, Some(0), Some(0)),
         false => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn maps_of_user_namespaces() {
-        assert!(super::maps("         0          0 4294967295", 0x7000_1001));
-        assert!(!super::maps(
-            "         0       1000          1",
-            0x7000_1001
-        ));
-        assert!(!super::maps("", 0));
     }
 }

@@ -19,6 +19,7 @@
 //! | `link` | NICs on the host's bridges and on private networks |
 //! | `firmware`, `cloud` | a VM's own UEFI variables, and its cloud-init disk |
 //! | `snapshots`, `stats` | back to what a VM was; what it uses |
+//! | `owner` | whom QEMU can run as |
 //! | `probe` | which accelerator works here; boots a tiny guest |
 //! | `tsc` | the clock of translated guests |
 //! | `slice` | how soon QEMU's own thread gets a core |
@@ -33,6 +34,7 @@ mod home;
 mod journal;
 mod launch;
 mod link;
+mod owner;
 mod probe;
 pub mod qmp;
 mod slice;
@@ -41,3 +43,4 @@ mod stats;
 mod tsc;
 
 pub use driver::{Options, QemuDriver};
+pub use owner::can_become;
