@@ -1,0 +1,289 @@
+//! Who has it from whom: decisions only. No network, no clock, no randomness; the simulator runs the same code.
+//!
+//! Hosts stand in chains; each is the child of the one before it, the first is the source's. A host that comes late, or
+//! comes back, goes to the end. One that is gone is left out. The pair of a link that is slow goes to the end as well,
+//! where it slows nobody; there it is found out which of the two it was.
+
+use std::collections::VecDeque;
+
+/// Seconds of reports that a rate is taken from.
+const SPAN: f64 = 0.5;
+
+/// A link that has less than this part of the rate before it is slow.
+const SLOW: f64 = 0.7;
+
+/// For so many seconds.
+const SLOW_FOR: f64 = 0.2;
+
+/// A new link is left alone for so many seconds.
+const SETTLE: f64 = 0.6;
+
+/// Names of parents that a host is given.
+const PARENTS: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parent {
+    Source,
+    Host(usize),
+}
+
+#[derive(Debug, Default)]
+struct Host {
+    place: Option<usize>,
+    done: bool,
+    /// Seconds and bytes of its reports.
+    samples: VecDeque<(f64, u64)>,
+    /// When it got its parent.
+    since: f64,
+    slow_since: Option<f64>,
+    /// It was tried before its suspected neighbour already.
+    tried: bool,
+    /// It is known to be slow, or was tried enough: it stays where it is.
+    settled: bool,
+}
+
+impl Host {
+    fn position(&self) -> u64 {
+        self.samples.back().map_or(0, |(_, bytes)| *bytes)
+    }
+
+    /// Bytes a second, if there are reports of long enough.
+    fn rate(&self) -> Option<f64> {
+        let (first, last) = (self.samples.front()?, self.samples.back()?);
+        let span = last.0 - first.0;
+        (span >= SPAN * 0.7).then(|| (last.1 - first.1) as f64 / span)
+    }
+}
+
+#[derive(Debug)]
+pub struct Chains {
+    hosts: Vec<Host>,
+    chains: Vec<Vec<usize>>,
+    changed: Vec<usize>,
+    now: f64,
+}
+
+impl Chains {
+    /// For so many hosts, none of which is there yet, in so many chains.
+    pub fn new(hosts: usize, chains: usize) -> Self {
+        Self {
+            hosts: (0..hosts).map(|_| Host::default()).collect(),
+            chains: vec![Vec::new(); chains.max(1)],
+            changed: Vec::new(),
+            now: 0.0,
+        }
+    }
+
+    /// Seconds since the beginning; never goes back.
+    pub fn time(&mut self, now: f64) {
+        self.now = self.now.max(now);
+    }
+
+    /// A host is there, or is back.
+    pub fn join(&mut self, host: usize) {
+        self.leave(host);
+        let shortest = (0..self.chains.len()).min_by_key(|chain| self.chains[*chain].len());
+        let chain = shortest.unwrap_or(0);
+        // Those that are slow stay last.
+        let settled = |host: &usize| self.hosts[*host].settled;
+        let slow = self.chains[chain]
+            .iter()
+            .rev()
+            .take_while(|h| settled(h))
+            .count();
+        let at = self.chains[chain].len() - slow;
+        self.chains[chain].insert(at, host);
+        self.renew(chain, at);
+    }
+
+    /// A host is there after all.
+    pub fn stay(&mut self, host: usize) {
+        if self.hosts[host].place.is_none() {
+            self.join(host);
+        }
+    }
+
+    /// A host is there no more.
+    pub fn leave(&mut self, host: usize) {
+        if let Some(chain) = self.hosts[host].place.take() {
+            let at = self.chains[chain].iter().position(|h| *h == host);
+            if let Some(at) = at {
+                self.chains[chain].remove(at);
+                self.renew(chain, at);
+            }
+        }
+        self.hosts[host].samples.clear();
+    }
+
+    /// A host has all of it. It still is a parent.
+    pub fn done(&mut self, host: usize) {
+        self.hosts[host].done = true;
+    }
+
+    /// How many bytes a host has.
+    pub fn report(&mut self, host: usize, bytes: u64) {
+        let now = self.now;
+        let samples = &mut self.hosts[host].samples;
+        if samples.back().is_some_and(|(_, before)| *before > bytes) {
+            samples.clear();
+        }
+        samples.push_back((now, bytes));
+        while samples.len() > 2 && samples.get(1).is_some_and(|(at, _)| now - at > SPAN) {
+            samples.pop_front();
+        }
+    }
+
+    /// Whom a host should ask, the best first. The source is always among them.
+    pub fn parents(&self, host: usize) -> Vec<Parent> {
+        let mut parents = Vec::new();
+        if let Some(chain) = self.hosts[host].place
+            && let Some(at) = self.chains[chain].iter().position(|h| *h == host)
+        {
+            let before = self.chains[chain][..at].iter().rev().take(PARENTS);
+            parents.extend(before.map(|h| Parent::Host(*h)));
+        }
+        parents.push(Parent::Source);
+        parents
+    }
+
+    /// Hosts whose parents are others than before, since this was asked last.
+    pub fn changes(&mut self) -> Vec<usize> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        changed.retain(|host| self.hosts[*host].place.is_some());
+        changed
+    }
+
+    /// The chains as they are.
+    pub fn order(&self) -> &[Vec<usize>] {
+        &self.chains
+    }
+
+    /// A child says that it gets nothing from a parent which is alive otherwise.
+    pub fn complain(&mut self, child: usize, parent: usize) {
+        let (Some(chain), Some(other)) = (self.hosts[child].place, self.hosts[parent].place) else {
+            return;
+        };
+        if chain == other && !self.hosts[parent].done {
+            self.put_last(chain, &[parent]);
+        }
+    }
+
+    /// Looks for links that are slow, and acts on the first. To be called some ten times a second.
+    pub fn look(&mut self) {
+        for chain in 0..self.chains.len() {
+            self.look_at(chain);
+        }
+    }
+
+    fn look_at(&mut self, chain: usize) {
+        let order = self.chains[chain].clone();
+        for (at, child) in order.iter().copied().enumerate() {
+            let parent = at.checked_sub(1).map(|before| order[before]);
+            if !self.is_slow(child, parent) {
+                self.hosts[child].slow_since = None;
+                continue;
+            }
+            let since = *self.hosts[child].slow_since.get_or_insert(self.now);
+            if self.now - since < SLOW_FOR {
+                continue;
+            }
+            self.hosts[child].slow_since = None;
+            self.mend(chain, at, child, parent);
+            return;
+        }
+    }
+
+    /// Does this host get much less than its parent, and stand behind it?
+    fn is_slow(&self, child: usize, parent: Option<usize>) -> bool {
+        let host = &self.hosts[child];
+        if host.done || host.settled || self.now - host.since < SETTLE {
+            return false;
+        }
+        let Some(rate) = host.rate() else {
+            return false;
+        };
+        let Some(parent) = parent else {
+            return false;
+        };
+        let before = &self.hosts[parent];
+        // A parent that has all gives what the line carries: that of the best who still gets something.
+        let best = match before.done {
+            true => self
+                .hosts
+                .iter()
+                .filter(|h| !h.done)
+                .filter_map(Host::rate)
+                .fold(0.0, f64::max),
+            false if self.now - before.since < SETTLE => return false,
+            false => match before.rate() {
+                Some(rate) => rate,
+                None => return false,
+            },
+        };
+        let behind = before.position().saturating_sub(host.position()) as f64;
+        rate < SLOW * best && (before.done || behind > 0.15 * best)
+    }
+
+    fn mend(&mut self, chain: usize, at: usize, child: usize, parent: Option<usize>) {
+        let last = at + 1 == self.chains[chain].len();
+        match parent {
+            Some(parent) if !self.hosts[parent].done => {
+                if !last {
+                    self.hosts[child].tried = false;
+                    self.put_last(chain, &[parent, child]);
+                } else if !self.hosts[child].tried && !self.hosts[parent].settled {
+                    // Which of the two is it? The child before its parent shows.
+                    self.hosts[child].tried = true;
+                    self.hosts[parent].tried = true;
+                    self.put_last(chain, &[child, parent]);
+                } else {
+                    self.hosts[child].settled = true;
+                }
+            }
+            _ if !last => self.put_last(chain, &[child]),
+            _ => self.hosts[child].settled = true,
+        }
+    }
+
+    /// Puts hosts at the end of their chain, in this order; before those that are settled.
+    fn put_last(&mut self, chain: usize, hosts: &[usize]) {
+        let order = &mut self.chains[chain];
+        let first = order.iter().position(|h| hosts.contains(h)).unwrap_or(0);
+        order.retain(|h| !hosts.contains(h));
+        let slow = order
+            .iter()
+            .rev()
+            .take_while(|h| self.hosts[**h].settled)
+            .count();
+        let at = order.len() - slow;
+        for (offset, host) in hosts.iter().enumerate() {
+            order.insert(at + offset, *host);
+        }
+        self.renew(chain, first.min(at));
+    }
+
+    /// From this place on parents may be others.
+    fn renew(&mut self, chain: usize, from: usize) {
+        let order = &self.chains[chain];
+        for (at, host) in order.iter().copied().enumerate().skip(from) {
+            let one = &mut self.hosts[host];
+            one.place = Some(chain);
+            // Only the next ones have another parent; further ones have other names for the case of a loss.
+            if at <= from + PARENTS {
+                self.changed.push(host);
+            }
+        }
+        for at in [from, from + 1] {
+            if let Some(host) = order.get(at) {
+                self.hosts[*host].since = self.now;
+                self.hosts[*host].slow_since = None;
+            }
+        }
+        // Those that were put at the end have new parents, too.
+        for host in order.iter().rev().take(PARENTS) {
+            self.changed.push(*host);
+        }
+    }
+}

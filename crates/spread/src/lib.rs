@@ -1,0 +1,31 @@
+//! A file on many hosts in the time of one, verified.
+//!
+//! The source cuts the file into frames, and each host passes on to the next what it gets, while it still comes: a
+//! chain. Its time is that of one copy, whatever the number of hosts. A host asks its parent for "this transfer, from
+//! this frame and offset on", so whoever loses its parent goes on with another one from where it stands.
+//!
+//! | module | what it has |
+//! |---|---|
+//! | `manifest`, `sign` | frames, pages and what proves them |
+//! | `transfer` | a file on its way: window in memory, stock on disk |
+//! | `source` | makes a transfer of a file |
+//! | `serve`, `pull` | parent's and child's side of a connection for data |
+//! | `keeper`, `place` | checks what comes and puts it on disk |
+//! | `chain` | who has it from whom: decisions only |
+//! | `send`, `receive` | the source, which leads, and the hosts |
+
+pub mod chain;
+mod keeper;
+pub mod limit;
+pub mod manifest;
+mod place;
+mod pull;
+pub mod receive;
+pub mod send;
+mod serve;
+pub mod sign;
+pub mod source;
+mod transfer;
+mod wire;
+
+pub use transfer::Transfer;

@@ -1,0 +1,360 @@
+//! What a file is made of, frame by frame.
+//!
+//! A file is cut into frames of [`FRAME`] bytes, the last one shorter. What is known of them comes in pages, each signed
+//! by itself, so that a receiver can check a frame while later ones are not even compressed yet. The header and the pages
+//! in their order are the manifest; its signature at the end says that nothing is missing.
+//!
+//! A page, integers little-endian: magic `OVP1`, the transfer's id (16 bytes), number of its first frame (u32), count of
+//! frames (u16), and for each frame one byte that says how it is stored: 0 zeros (nothing follows); 1 as it is (BLAKE3,
+//! 32 bytes); 2 zstd (stored length as u32, BLAKE3 of the stored bytes, BLAKE3 of the frame).
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Bytes of a frame.
+pub const FRAME: u32 = 1 << 20;
+
+/// Most frames that a page may have.
+pub const PAGE_FRAMES: usize = 256;
+
+/// Largest file. With its entries of 80 bytes a frame, a manifest of it takes about 1 GiB of memory.
+pub const LARGEST: u64 = 1 << 44;
+
+const MAGIC: &[u8; 4] = b"OVP1";
+const FORMAT: &str = "oscarv-spread-1";
+
+pub type Hash = [u8; 32];
+
+/// Which transfer this is: random, made once for a version of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Id(pub [u8; 16]);
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl From<Id> for String {
+    fn from(id: Id) -> Self {
+        id.to_string()
+    }
+}
+
+impl FromStr for Id {
+    type Err = Bad;
+    fn from_str(text: &str) -> Result<Self, Bad> {
+        let bad = || Bad(format!("{text:?} is not an id: 32 hexadecimal digits"));
+        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(bad());
+        }
+        let mut id = [0; 16];
+        for (at, byte) in id.iter_mut().enumerate() {
+            *byte = u8::from_str_radix(&text[2 * at..2 * at + 2], 16).map_err(|_| bad())?;
+        }
+        Ok(Self(id))
+    }
+}
+
+impl TryFrom<String> for Id {
+    type Error = Bad;
+    fn try_from(text: String) -> Result<Self, Bad> {
+        text.parse()
+    }
+}
+
+/// What is wrong with what came.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Bad(pub String);
+
+/// The first line of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    format: String,
+    pub id: Id,
+    /// What the file is called at the receivers.
+    pub name: String,
+    /// Its bytes.
+    pub size: u64,
+    /// When the transfer was made, nanoseconds since 1970 by the source's clock. Compared only with others of the same
+    /// name: an older one never takes a newer one's place.
+    pub created: u64,
+}
+
+impl Header {
+    pub fn new(id: Id, name: &str, size: u64, created: u64) -> Result<Self, Bad> {
+        let header = Self {
+            format: FORMAT.to_owned(),
+            id,
+            name: name.to_owned(),
+            size,
+            created,
+        };
+        header.check()?;
+        Ok(header)
+    }
+
+    /// Reads the line, which has come from outside.
+    pub fn read(line: &str) -> Result<Self, Bad> {
+        let header: Self =
+            serde_json::from_str(line).map_err(|e| Bad(format!("not a header: {e}")))?;
+        header.check()?;
+        Ok(header)
+    }
+
+    pub fn line(&self) -> Result<String, Bad> {
+        serde_json::to_string(self).map_err(|e| Bad(e.to_string()))
+    }
+
+    fn check(&self) -> Result<(), Bad> {
+        if self.format != FORMAT {
+            return Err(Bad(format!(
+                "format {:?} is not known here, only {FORMAT}",
+                self.format
+            )));
+        }
+        if self.size > LARGEST {
+            return Err(Bad(format!("{} bytes are more than 16 TiB", self.size)));
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+        let starts = self.name.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !starts || self.name.len() > 200 || !self.name.chars().all(plain) {
+            return Err(Bad(format!(
+                "the name {:?} is not letters, digits, '.', '_', '-' and '+', beginning with a letter or digit",
+                self.name
+            )));
+        }
+        Ok(())
+    }
+
+    /// How many frames the file has.
+    pub fn frames(&self) -> u32 {
+        self.size.div_ceil(u64::from(FRAME)) as u32
+    }
+
+    /// Bytes of a frame of this file.
+    pub fn frame_len(&self, index: u32) -> u32 {
+        let start = u64::from(index) * u64::from(FRAME);
+        self.size.saturating_sub(start).min(u64::from(FRAME)) as u32
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    Zero,
+    Raw,
+    Zstd,
+}
+
+/// What is known of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub encoding: Encoding,
+    /// Bytes on the wire.
+    pub stored: u32,
+    /// BLAKE3 of these.
+    pub stored_hash: Hash,
+    /// BLAKE3 of the frame.
+    pub hash: Hash,
+}
+
+impl Entry {
+    pub const ZERO: Self = Self {
+        encoding: Encoding::Zero,
+        stored: 0,
+        stored_hash: [0; 32],
+        hash: [0; 32],
+    };
+
+    pub fn raw(bytes: u32, hash: Hash) -> Self {
+        Self {
+            encoding: Encoding::Raw,
+            stored: bytes,
+            stored_hash: hash,
+            hash,
+        }
+    }
+}
+
+/// Some frames in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub first: u32,
+    pub entries: Vec<Entry>,
+}
+
+impl Page {
+    pub fn bytes(&self, id: Id) -> Vec<u8> {
+        let mut out = Vec::with_capacity(26 + self.entries.len() * 69);
+        out.extend(MAGIC);
+        out.extend(id.0);
+        out.extend(self.first.to_le_bytes());
+        out.extend((self.entries.len() as u16).to_le_bytes());
+        for entry in &self.entries {
+            match entry.encoding {
+                Encoding::Zero => out.push(0),
+                Encoding::Raw => {
+                    out.push(1);
+                    out.extend(entry.hash);
+                }
+                Encoding::Zstd => {
+                    out.push(2);
+                    out.extend(entry.stored.to_le_bytes());
+                    out.extend(entry.stored_hash);
+                    out.extend(entry.hash);
+                }
+            }
+        }
+        out
+    }
+
+    /// Reads a page of this transfer; every frame must be one that the file has.
+    pub fn read(bytes: &[u8], header: &Header) -> Result<Self, Bad> {
+        let mut rest = bytes;
+        let mut take = |count: usize| -> Result<&[u8], Bad> {
+            let (taken, left) = rest
+                .split_at_checked(count)
+                .ok_or_else(|| Bad("a page ends too soon".to_owned()))?;
+            rest = left;
+            Ok(taken)
+        };
+        if take(4)? != MAGIC {
+            return Err(Bad("not a page".to_owned()));
+        }
+        if take(16)? != header.id.0 {
+            return Err(Bad("a page of another transfer".to_owned()));
+        }
+        let first = number(take(4)?);
+        let count = number(take(2)?) as usize;
+        if count == 0 || count > PAGE_FRAMES {
+            return Err(Bad(format!("a page of {count} frames")));
+        }
+        let end = first.checked_add(count as u32);
+        if end.is_none_or(|end| end > header.frames()) {
+            return Err(Bad("a page beyond the end of the file".to_owned()));
+        }
+        let mut entries = Vec::with_capacity(count);
+        for index in (first..).take(count) {
+            let len = header.frame_len(index);
+            entries.push(match take(1)?[0] {
+                0 => Entry::ZERO,
+                1 => Entry::raw(len, hash(take(32)?)),
+                2 => {
+                    let stored = number(take(4)?);
+                    // The source sends as it is what does not become smaller.
+                    if stored == 0 || stored >= len {
+                        return Err(Bad(format!("frame {index}: {stored} bytes of zstd")));
+                    }
+                    Entry {
+                        encoding: Encoding::Zstd,
+                        stored,
+                        stored_hash: hash(take(32)?),
+                        hash: hash(take(32)?),
+                    }
+                }
+                other => return Err(Bad(format!("frame {index}: encoding {other}"))),
+            });
+        }
+        match rest.is_empty() {
+            true => Ok(Self { first, entries }),
+            false => Err(Bad("a page has more than its frames".to_owned())),
+        }
+    }
+}
+
+/// A little-endian number of up to four bytes.
+pub(crate) fn number(bytes: &[u8]) -> u32 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | u32::from(*byte))
+}
+
+fn hash(bytes: &[u8]) -> Hash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(bytes);
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use proptest::prelude::*;
+
+    fn header(size: u64) -> Header {
+        Header::new(Id([7; 16]), "disk.raw", size, 1).unwrap()
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        prop_oneof![
+            Just(Entry::ZERO),
+            any::<Hash>().prop_map(|hash| Entry::raw(FRAME, hash)),
+            (1..FRAME, any::<Hash>(), any::<Hash>()).prop_map(|(stored, stored_hash, hash)| {
+                Entry {
+                    encoding: Encoding::Zstd,
+                    stored,
+                    stored_hash,
+                    hash,
+                }
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn pages_there_and_back(entries in prop::collection::vec(entry(), 1..PAGE_FRAMES), first in 0_u32..9) {
+            let header = header(300 * u64::from(FRAME));
+            let page = Page { first, entries };
+            prop_assert_eq!(Page::read(&page.bytes(header.id), &header).unwrap(), page);
+        }
+
+        #[test]
+        fn whatever_comes_is_a_page_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut page = Page { first: 0, entries: vec![Entry::ZERO] }.bytes(Id([7; 16]));
+            page.truncate(20);
+            page.extend(bytes);
+            if let Ok(read) = Page::read(&page, &header(1 << 40)) {
+                prop_assert_eq!(read.bytes(Id([7; 16])), page);
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_would_leave_the_directory() {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "/etc/passwd",
+            "-rf",
+            ".ssh",
+            "a\0b",
+            "a b",
+            "ä",
+        ] {
+            assert!(Header::new(Id([0; 16]), name, 1, 1).is_err(), "{name:?}");
+        }
+        assert!(Header::new(Id([0; 16]), &"a".repeat(201), 1, 1).is_err());
+    }
+
+    #[test]
+    fn the_last_frame_is_shorter() {
+        let header = header(u64::from(FRAME) * 2 + 5);
+        assert_eq!(header.frames(), 3);
+        assert_eq!(header.frame_len(1), FRAME);
+        assert_eq!(header.frame_len(2), 5);
+        assert_eq!(super::tests::header(0).frames(), 0);
+    }
+}

@@ -1,0 +1,321 @@
+//! Where a receiver puts files: the directory, and what is beside them while they come.
+//!
+//! ```text
+//! DIR/NAME                    whole and checked; appears by rename
+//! DIR/.spread/NAME.part       what has come; sparse
+//! DIR/.spread/NAME.spool      compressed frames, for children: number (u32), length (u32), bytes
+//! DIR/.spread/NAME.head       header and its signature of what is coming
+//! DIR/.spread/NAME.pages      the pages that have come
+//! DIR/.spread/NAME.manifest   of the file that is there, with NAME.manifest.minisig
+//! ```
+
+use crate::manifest::{Encoding, FRAME, Header, number};
+use crate::pull;
+use crate::sign::Key;
+use crate::transfer::{Stock, Transfer};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The files of one transfer. Its lock is held as long as this lives.
+pub struct Files {
+    directory: PathBuf,
+    name: String,
+    pub part: Arc<File>,
+    pub spool: Arc<File>,
+    _lock: File,
+}
+
+/// What is remembered of a transfer that is coming.
+#[derive(Serialize, Deserialize)]
+struct Head {
+    header: String,
+    signature: String,
+}
+
+/// What is remembered of a file that is whole: to know it again without reading it.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct Seen {
+    size: u64,
+    modified: (i64, i64),
+    inode: u64,
+}
+
+impl Seen {
+    fn of(file: &Path) -> io::Result<Self> {
+        let data = std::fs::symlink_metadata(file)?;
+        Ok(Self {
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            inode: data.ino(),
+        })
+    }
+}
+
+fn beside(directory: &Path, name: &str, what: &str) -> PathBuf {
+    directory.join(".spread").join(format!("{name}.{what}"))
+}
+
+/// The header of the file of this name that is whole here, and whether the file is still as it came.
+pub fn there(directory: &Path, name: &str) -> Option<(Header, bool)> {
+    let mut file = File::open(beside(directory, name, "manifest")).ok()?;
+    let mut start = vec![0; 4096];
+    let count = file.read(&mut start).ok()?;
+    let line = start[..count].split(|b| *b == b'\n').next()?;
+    let header = Header::read(std::str::from_utf8(line).ok()?).ok()?;
+    let seen = std::fs::read(beside(directory, name, "seen")).ok();
+    let seen = seen.and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
+    let same = seen.is_some() && Seen::of(&directory.join(name)).ok() == seen;
+    Some((header, same))
+}
+
+impl Files {
+    /// Opens what is there of a transfer, or begins it. Returns it with the frames that are here already, and the end of
+    /// the spool.
+    ///
+    /// Errors: the directory cannot be written to; another process is at work on this name (`WouldBlock`).
+    pub fn open(
+        directory: &Path,
+        header: &Header,
+        line: &str,
+        signature: &str,
+        key: &Key,
+    ) -> io::Result<(Self, Arc<Transfer>, u64)> {
+        let name = &header.name;
+        std::fs::create_dir_all(directory.join(".spread"))?;
+        let open = |what: &str| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            options.mode(0o600).custom_flags(libc_nofollow());
+            options.open(beside(directory, name, what))
+        };
+        let lock = open("lock")?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        let head = beside(directory, name, "head");
+        let before = std::fs::read(&head).ok();
+        let before = before.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
+        let resumed = before.is_some_and(|before| before.header == line);
+        if !resumed {
+            // In this order: without its head, the rest is of nothing.
+            let _ = std::fs::remove_file(&head);
+            for what in ["part", "spool", "pages"] {
+                let _ = std::fs::remove_file(beside(directory, name, what));
+            }
+        }
+        let part = Arc::new(open("part")?);
+        let spool = Arc::new(open("spool")?);
+        part.set_len(header.size)?;
+        if !resumed {
+            let text = serde_json::to_vec(&Head {
+                header: line.to_owned(),
+                signature: signature.to_owned(),
+            })?;
+            write_whole(&head, &text)?;
+        }
+        let stock = Stock {
+            file: part.clone(),
+            spool: spool.clone(),
+        };
+        let transfer = Transfer::new(header.clone(), line.to_owned(), signature.to_owned(), stock);
+        let files = Self {
+            directory: directory.to_owned(),
+            name: name.clone(),
+            part,
+            spool,
+            _lock: lock,
+        };
+        let spool_end = match resumed {
+            true => files.resume(&transfer, key)?,
+            false => 0,
+        };
+        Ok((files, Arc::new(transfer), spool_end))
+    }
+
+    /// Looks at what came earlier: pages by their signatures, frames by their hashes. What is not right is cleared.
+    fn resume(&self, transfer: &Transfer, key: &Key) -> io::Result<u64> {
+        let file = beside(&self.directory, &self.name, "pages");
+        let pages = std::fs::read(&file).unwrap_or_default();
+        let mut rest = pages.as_slice();
+        while let Some((len, after)) = rest.split_at_checked(4) {
+            let Some((page, after)) = after.split_at_checked(number(len) as usize) else {
+                break;
+            };
+            if pull::add_page(transfer, key, page).is_err() {
+                break;
+            }
+            rest = after;
+        }
+        // What was half written when this ended must not stand before what comes now.
+        if !rest.is_empty() {
+            let pages = OpenOptions::new().write(true).open(&file)?;
+            pages.set_len(pages.metadata()?.len() - rest.len() as u64)?;
+        }
+        let (places, end) = self.spooled(transfer)?;
+        let mut buffer = vec![0; FRAME as usize];
+        let mut good = Vec::new();
+        for index in 0..transfer.header.frames() {
+            let entry = transfer.entry(index);
+            let frame = &mut buffer[..transfer.header.frame_len(index) as usize];
+            let place = places.get(&index).copied();
+            let whole = match entry {
+                Some(entry) if entry.encoding == Encoding::Zero => false,
+                Some(entry) if entry.encoding == Encoding::Zstd && place.is_none() => false,
+                Some(entry) => {
+                    self.part
+                        .read_exact_at(frame, u64::from(index) * u64::from(FRAME))?;
+                    *blake3::hash(frame).as_bytes() == entry.hash
+                }
+                None => false,
+            };
+            match whole {
+                true => good.push((index, place)),
+                false => self.clear(index)?,
+            }
+        }
+        transfer.already(good);
+        Ok(end)
+    }
+
+    /// Frames in the spool that are what they should be, and where the next one goes.
+    fn spooled(
+        &self,
+        transfer: &Transfer,
+    ) -> io::Result<(std::collections::HashMap<u32, u64>, u64)> {
+        let mut places = std::collections::HashMap::new();
+        let len = self.spool.metadata()?.len();
+        let mut at = 0;
+        let mut head = [0; 8];
+        while at + 8 <= len {
+            self.spool.read_exact_at(&mut head, at)?;
+            let (index, stored) = (number(&head[..4]), number(&head[4..]));
+            let right = transfer
+                .entry(index)
+                .is_some_and(|e| e.encoding == Encoding::Zstd && e.stored == stored);
+            if !right || at + 8 + u64::from(stored) > len {
+                break;
+            }
+            let mut bytes = vec![0; stored as usize];
+            self.spool.read_exact_at(&mut bytes, at + 8)?;
+            let entry = transfer.entry(index);
+            if entry.is_some_and(|e| e.stored_hash == *blake3::hash(&bytes).as_bytes()) {
+                places.insert(index, at + 8);
+            }
+            at += 8 + u64::from(stored);
+        }
+        self.spool.set_len(at)?;
+        Ok((places, at))
+    }
+
+    /// Keeps a page for the next time.
+    pub fn page(&self, wire: &[u8]) -> io::Result<()> {
+        let mut all = Vec::with_capacity(wire.len() + 4);
+        all.extend((wire.len() as u32).to_le_bytes());
+        all.extend(wire);
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600);
+        options
+            .open(beside(&self.directory, &self.name, "pages"))?
+            .write_all(&all)
+    }
+
+    /// A frame that is to come is zeros until then.
+    pub fn clear(&self, index: u32) -> io::Result<()> {
+        let offset = u64::from(index) * u64::from(FRAME);
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match fallocate(&*self.part, flags, offset, u64::from(FRAME)) {
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                let len = self.part.metadata()?.len().saturating_sub(offset);
+                let zeros = vec![0; len.min(u64::from(FRAME)) as usize];
+                self.part.write_all_at(&zeros, offset)
+            }
+            other => other.map_err(Into::into),
+        }
+    }
+
+    /// Writes a frame into a place that is zeros; leaves out blocks that are.
+    pub fn write_sparse(&self, index: u32, bytes: &[u8]) -> io::Result<()> {
+        const BLOCK: usize = 4096;
+        let start = u64::from(index) * u64::from(FRAME);
+        let mut begin = 0;
+        while begin < bytes.len() {
+            let zeros = bytes[begin..]
+                .chunks(BLOCK)
+                .take_while(|block| is_zero(block))
+                .count();
+            begin += zeros * BLOCK;
+            if begin >= bytes.len() {
+                break;
+            }
+            let blocks = bytes[begin..].chunks(BLOCK);
+            let data: usize = blocks
+                .take_while(|block| !is_zero(block))
+                .map(<[u8]>::len)
+                .sum();
+            self.part
+                .write_all_at(&bytes[begin..begin + data], start + begin as u64)?;
+            begin += data;
+        }
+        Ok(())
+    }
+
+    /// Keeps a compressed frame for children; says where.
+    pub fn spool(&self, end: u64, index: u32, bytes: &[u8]) -> io::Result<u64> {
+        let mut head = [0; 8];
+        head[..4].copy_from_slice(&index.to_le_bytes());
+        head[4..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.spool.write_all_at(&head, end)?;
+        self.spool.write_all_at(bytes, end + 8)?;
+        Ok(end + 8)
+    }
+
+    /// Gives the file its name, after it is on the disk for good.
+    pub fn finish(&self, transfer: &Transfer) -> io::Result<()> {
+        let Some(seal) = transfer.sealed().filter(|_| transfer.complete()) else {
+            return Err(io::Error::other("it is not whole"));
+        };
+        let manifest = pull::manifest(transfer).map_err(io::Error::other)?;
+        self.part.sync_all()?;
+        let of = |what: &str| beside(&self.directory, &self.name, what);
+        let target = self.directory.join(&self.name);
+        std::fs::rename(of("part"), &target)?;
+        write_whole(&of("manifest.minisig"), seal.as_bytes())?;
+        write_whole(&of("manifest"), &manifest)?;
+        write_whole(&of("seen"), &serde_json::to_vec(&Seen::of(&target)?)?)?;
+        for what in ["head", "pages", "spool"] {
+            let _ = std::fs::remove_file(of(what));
+        }
+        File::open(&self.directory)?.sync_all()
+    }
+}
+
+pub(crate) fn is_zero(block: &[u8]) -> bool {
+    // Many bytes at a time: the compiler makes wide instructions of the inner loop.
+    block
+        .chunks(256)
+        .all(|piece| piece.iter().fold(0, |any, byte| any | byte) == 0)
+}
+
+fn libc_nofollow() -> i32 {
+    rustix::fs::OFlags::NOFOLLOW.bits() as i32
+}
+
+/// Writes a file that appears whole.
+pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut half = file.as_os_str().to_owned();
+    half.push(".tmp");
+    let half = PathBuf::from(half);
+    let _ = std::fs::remove_file(&half);
+    let mut options = OpenOptions::new();
+    let mut out = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&half)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    std::fs::rename(&half, file)
+}

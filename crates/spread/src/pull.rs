@@ -1,0 +1,313 @@
+//! A child's side: what comes from a parent, into the window and to the keeper.
+
+use crate::keeper::Work;
+use crate::manifest::{Bad, Page, number};
+use crate::sign::Key;
+use crate::transfer::Transfer;
+use crate::wire::{self, CONNECT, Hello, Kind, SILENCE, Want};
+use bytes::{Buf, Bytes, BytesMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Bytes that are read at a time.
+const READ: usize = 256 << 10;
+
+/// Why there is no more from a parent.
+#[derive(Debug, thiserror::Error)]
+pub enum Lost {
+    #[error("it cannot be reached: {0}")]
+    Connect(String),
+    #[error("it has said nothing for {} ms", SILENCE.as_millis())]
+    Silent,
+    #[error("it has closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Broken(std::io::Error),
+    #[error("it does not keep to the protocol: {0}")]
+    Protocol(#[from] Bad),
+    /// The source has given up; this is no fault of the parent.
+    #[error("the source has ended it: {0}")]
+    Failed(String),
+    /// Nothing takes what comes any more.
+    #[error("nothing is kept any more")]
+    Keeper,
+}
+
+struct Reader {
+    stream: TcpStream,
+    buffer: BytesMut,
+}
+
+impl Reader {
+    async fn connect(parent: SocketAddr, want: Want) -> Result<Self, Lost> {
+        let connected = timeout(CONNECT, TcpStream::connect(parent)).await;
+        let mut stream = connected
+            .map_err(|_| Lost::Connect("no answer".to_owned()))?
+            .map_err(|e| Lost::Connect(e.to_string()))?;
+        let _ = stream.set_nodelay(true);
+        wire::write_line(&mut stream, &Hello::Want(want))
+            .await
+            .map_err(Lost::Broken)?;
+        Ok(Self {
+            stream,
+            buffer: BytesMut::new(),
+        })
+    }
+
+    async fn more(&mut self) -> Result<(), Lost> {
+        if self.buffer.capacity() - self.buffer.len() < READ / 8 {
+            self.buffer.reserve(READ);
+        }
+        match timeout(SILENCE, self.stream.read_buf(&mut self.buffer)).await {
+            Err(_) => Err(Lost::Silent),
+            Ok(Err(e)) => Err(Lost::Broken(e)),
+            Ok(Ok(0)) => Err(Lost::Closed),
+            Ok(Ok(_)) => Ok(()),
+        }
+    }
+
+    async fn exactly(&mut self, len: usize) -> Result<Bytes, Lost> {
+        while self.buffer.len() < len {
+            self.more().await?;
+        }
+        Ok(self.buffer.split_to(len).freeze())
+    }
+
+    async fn head(&mut self) -> Result<(Kind, usize), Lost> {
+        let head = self.exactly(4).await?;
+        let (kind, len) = Kind::read([head[0], head[1], head[2], head[3]])?;
+        Ok((kind, len as usize))
+    }
+
+    /// What is here of the next bytes, at least one and at most `most`.
+    async fn piece(&mut self, most: usize) -> Result<Bytes, Lost> {
+        if self.buffer.is_empty() {
+            self.more().await?;
+        }
+        let len = self.buffer.len().min(most);
+        Ok(self.buffer.split_to(len).freeze())
+    }
+}
+
+/// Takes all that this parent has, from where the transfer stands. Returns when the transfer is sealed. May be dropped
+/// at any moment: what has come is kept.
+///
+/// `again` is told each frame that has to be asked for again.
+pub async fn follow(
+    parent: SocketAddr,
+    transfer: &Transfer,
+    key: &Key,
+    work: &mpsc::Sender<Work>,
+    again: &mpsc::UnboundedSender<u32>,
+) -> Result<(), Lost> {
+    let (frame, offset) = transfer.position();
+    let (pages, _) = transfer.known();
+    let want = Want {
+        id: transfer.header.id,
+        frame,
+        offset,
+        pages,
+        single: false,
+    };
+    let mut reader = Reader::connect(parent, want).await?;
+    // The frame that comes at the moment; none while it is one that is here already.
+    let mut current = None;
+    let skip = |to: u32| {
+        for index in transfer.skip_to(to) {
+            let _ = again.send(index);
+        }
+    };
+    loop {
+        let (kind, len) = reader.head().await?;
+        match kind {
+            Kind::Beat => {}
+            Kind::Page => {
+                let permit = work.reserve().await.map_err(|_| Lost::Keeper)?;
+                let page = reader.exactly(len).await?;
+                add_page(transfer, key, &page)?;
+                permit.send(Work::Page(page));
+            }
+            Kind::Frame => {
+                let mut where_ = exact(reader.exactly(len).await?, 8)?;
+                let (index, offset) = (where_.get_u32_le(), where_.get_u32_le());
+                let entry = transfer.entry(index);
+                let stored = entry
+                    .ok_or_else(|| Bad(format!("frame {index} before its page")))?
+                    .stored;
+                current = None;
+                if transfer.is_good(index) {
+                    continue;
+                }
+                skip(index);
+                if transfer.position() != (index, offset) {
+                    return Err(
+                        Bad(format!("frame {index} from {offset} was not asked for")).into(),
+                    );
+                }
+                current = Some((index, stored));
+            }
+            Kind::Data => {
+                let mut left = len;
+                while left > 0 {
+                    // First the place to put it: what has been taken is never lost.
+                    let permit = work.reserve().await.map_err(|_| Lost::Keeper)?;
+                    let piece = reader.piece(left).await?;
+                    left -= piece.len();
+                    if let Some((index, stored)) = current {
+                        let here = transfer.append(index, piece.clone());
+                        if here > stored {
+                            transfer.bad(index);
+                            let _ = again.send(index);
+                            return Err(
+                                Bad(format!("frame {index} has more than its bytes")).into()
+                            );
+                        }
+                        permit.send(Work::Piece(index, piece));
+                    }
+                }
+            }
+            Kind::Bad => {
+                let index = exact(reader.exactly(len).await?, 4)?.get_u32_le();
+                if transfer.position().0 == index {
+                    skip(index + 1);
+                }
+                current = None;
+            }
+            Kind::End => {
+                let seal = reader.exactly(len).await?;
+                return close(transfer, key, &seal);
+            }
+            Kind::Failed => {
+                let why = reader.exactly(len).await?;
+                return Err(Lost::Failed(String::from_utf8_lossy(&why).into_owned()));
+            }
+        }
+    }
+}
+
+/// Fetches one frame. Says whether it was bad at the parent, too.
+pub async fn fetch(
+    parent: SocketAddr,
+    transfer: &Transfer,
+    index: u32,
+) -> Result<(Vec<Bytes>, bool), Lost> {
+    let want = Want {
+        id: transfer.header.id,
+        frame: index,
+        offset: 0,
+        pages: 0,
+        single: true,
+    };
+    let stored = transfer.entry(index).map_or(0, |entry| entry.stored);
+    let mut reader = Reader::connect(parent, want).await?;
+    let mut pieces = Vec::new();
+    let (mut here, mut bad_there) = (0, false);
+    while here < stored {
+        let (kind, len) = reader.head().await?;
+        match kind {
+            Kind::Beat => {}
+            Kind::Bad => {
+                reader.exactly(len).await?;
+                bad_there = true;
+            }
+            Kind::Frame => {
+                let mut where_ = exact(reader.exactly(len).await?, 8)?;
+                if (where_.get_u32_le(), where_.get_u32_le()) != (index, 0) {
+                    return Err(Bad("another frame than asked for".to_owned()).into());
+                }
+            }
+            Kind::Data => {
+                if here as usize + len > stored as usize {
+                    return Err(Bad(format!("frame {index} has more than its bytes")).into());
+                }
+                pieces.push(reader.exactly(len).await?);
+                here += len as u32;
+            }
+            Kind::Failed => {
+                let why = reader.exactly(len).await?;
+                return Err(Lost::Failed(String::from_utf8_lossy(&why).into_owned()));
+            }
+            Kind::Page | Kind::End => {
+                return Err(Bad("more than one frame".to_owned()).into());
+            }
+        }
+    }
+    Ok((pieces, bad_there))
+}
+
+fn exact(bytes: Bytes, len: usize) -> Result<Bytes, Bad> {
+    match bytes.len() == len {
+        true => Ok(bytes),
+        false => Err(Bad(format!("{} bytes instead of {len}", bytes.len()))),
+    }
+}
+
+/// Checks a page as it came and takes it.
+pub(crate) fn add_page(transfer: &Transfer, key: &Key, wire: &[u8]) -> Result<(), Bad> {
+    let (bytes, signature) = split_page(wire)?;
+    let page = Page::read(bytes, &transfer.header)?;
+    let (number, known) = transfer.known();
+    if page.first != known {
+        return Err(Bad(format!(
+            "page {number} begins at frame {}, not {known}",
+            page.first
+        )));
+    }
+    key.check(bytes, signature, &page_title(transfer, page.first))?;
+    transfer.add_page(&page, wire.into());
+    Ok(())
+}
+
+/// A page on the wire: length, bytes, signature.
+fn split_page(wire: &[u8]) -> Result<(&[u8], &str), Bad> {
+    let short = || Bad("a page ends too soon".to_owned());
+    let (len, rest) = wire.split_at_checked(4).ok_or_else(short)?;
+    let (bytes, signature) = rest
+        .split_at_checked(number(len) as usize)
+        .ok_or_else(short)?;
+    let signature = std::str::from_utf8(signature)
+        .map_err(|_| Bad("a signature that is no text".to_owned()))?;
+    Ok((bytes, signature))
+}
+
+/// What is signed with a page.
+pub(crate) fn page_title(transfer: &Transfer, first: u32) -> String {
+    format!("oscarv spread {}: page from {first}", transfer.header.id)
+}
+
+/// What is signed with the manifest.
+pub(crate) fn manifest_title(transfer: &Transfer) -> String {
+    format!("oscarv spread {}: manifest", transfer.header.id)
+}
+
+/// The manifest: the header's line, then each page after its length.
+pub(crate) fn manifest(transfer: &Transfer) -> Result<Vec<u8>, Bad> {
+    let mut all = transfer.line.clone().into_bytes();
+    all.push(b'\n');
+    for wire in transfer.pages() {
+        let (bytes, _) = split_page(&wire)?;
+        all.extend((bytes.len() as u32).to_le_bytes());
+        all.extend(bytes);
+    }
+    Ok(all)
+}
+
+/// The end has come: is the manifest whole, and signed?
+pub(crate) fn close(transfer: &Transfer, key: &Key, seal: &[u8]) -> Result<(), Lost> {
+    let (_, known) = transfer.known();
+    if known != transfer.header.frames() {
+        return Err(Bad("the end before the last page".to_owned()).into());
+    }
+    let seal = std::str::from_utf8(seal).map_err(|_| Bad("a seal that is no text".to_owned()))?;
+    key.check(&manifest(transfer)?, seal, &manifest_title(transfer))?;
+    let (frame, _) = transfer.position();
+    if frame < transfer.header.frames() {
+        return Err(Bad("the end before the last frame".to_owned()).into());
+    }
+    transfer.seal(Arc::from(seal));
+    Ok(())
+}

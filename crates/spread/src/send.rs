@@ -1,0 +1,422 @@
+//! The source's side: it offers a transfer to hosts, and leads them.
+
+use crate::chain::{Chains, Parent};
+use crate::limit::Limit;
+use crate::serve;
+use crate::transfer::Transfer;
+use crate::wire::{self, CONNECT, FromReceiver, Hello, Offer, Report, ToReceiver};
+use serde::Serialize;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+/// A host that is silent for so long has gone.
+const GONE: Duration = Duration::from_millis(1500);
+
+/// So often a host that is not there is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// So often it is looked how all are doing.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A host that has said nothing for so long is not believed to be there, if its child misses it, too.
+const QUIET: Duration = Duration::from_millis(250);
+
+pub struct Options {
+    /// Names, for the report, and addresses.
+    pub hosts: Vec<(String, SocketAddr)>,
+    /// How many chains go out from the source.
+    pub chains: usize,
+    /// How long hosts that are not there are waited for, after the others have it.
+    pub patience: Duration,
+    pub limit: Option<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Not reached, or not any more.
+    #[default]
+    Away,
+    Receiving,
+    Done,
+    Refused,
+    Failed,
+}
+
+/// What is known of a host.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Host {
+    pub name: String,
+    pub state: State,
+    /// Bytes that came over the network.
+    pub received: u64,
+    /// Frames that are whole there.
+    pub frames: u32,
+    /// Name of the host that it has them from; none: from the source.
+    pub parent: Option<String>,
+    /// When it was done, from the beginning.
+    pub seconds: Option<f64>,
+    /// What happened to it, in order.
+    pub notes: Vec<String>,
+}
+
+/// Offers a transfer to hosts, and returns when each of them has it, or will not have it.
+///
+/// `told` is called some ten times a second with the hosts as they are.
+///
+/// Errors: no port can be listened on.
+pub async fn send(
+    transfer: Arc<Transfer>,
+    options: Options,
+    told: impl FnMut(&[Host]),
+) -> io::Result<Vec<Host>> {
+    let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
+    let port = listener.local_addr()?.port();
+    let limit = options.limit.map(Arc::new);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve_all(listener, transfer.clone(), limit));
+    let (say, said) = mpsc::unbounded_channel();
+    let mut orders = Vec::new();
+    for (index, (_, address)) in options.hosts.iter().enumerate() {
+        let (order, ordered) = mpsc::unbounded_channel();
+        orders.push(order);
+        let link = Link {
+            host: index,
+            address: *address,
+            port,
+            transfer: transfer.clone(),
+            say: say.clone(),
+        };
+        tasks.spawn(link.keep(ordered));
+    }
+    let leader = Leader {
+        chains: Chains::new(options.hosts.len(), options.chains),
+        hosts: options
+            .hosts
+            .iter()
+            .map(|(name, _)| Host {
+                name: name.clone(),
+                ..Host::default()
+            })
+            .collect(),
+        heard: vec![None; options.hosts.len()],
+        sources: vec![None; options.hosts.len()],
+        addresses: options.hosts.iter().map(|(_, address)| *address).collect(),
+        orders,
+        begin: Instant::now(),
+        patience: options.patience,
+        transfer,
+    };
+    let hosts = leader.lead(said, told).await;
+    // Those who have it hear so before the connections close.
+    let _ = timeout(CONNECT, async {
+        while let Some(ended) = tasks.join_next().await {
+            drop(ended);
+            if tasks.len() <= 1 {
+                break;
+            }
+        }
+    })
+    .await;
+    Ok(hosts)
+}
+
+async fn serve_all(listener: TcpListener, transfer: Arc<Transfer>, limit: Option<Arc<Limit>>) {
+    let mut children = JoinSet::new();
+    loop {
+        tokio::select! {
+            child = listener.accept() => {
+                let Ok((mut stream, _)) = child else {
+                    sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
+                let (transfer, limit) = (transfer.clone(), limit.clone());
+                children.spawn(async move {
+                    let _ = stream.set_nodelay(true);
+                    let hello = {
+                        let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
+                        timeout(GONE, wire::read_line::<Hello>(&mut reader)).await
+                    };
+                    if let Ok(Ok(Some(Hello::Want(want)))) = hello
+                        && want.id == transfer.header.id
+                    {
+                        let _ = serve::serve(&mut stream, &transfer, want, limit.as_deref()).await;
+                    }
+                });
+            }
+            Some(_) = children.join_next() => {}
+        }
+    }
+}
+
+/// What a link says of its host.
+enum Said {
+    /// It is there; this is how it reaches the source.
+    Here(SocketAddr),
+    Line(FromReceiver),
+    Gone(String),
+}
+
+/// The connection to a host, made again whenever it breaks.
+struct Link {
+    host: usize,
+    address: SocketAddr,
+    port: u16,
+    transfer: Arc<Transfer>,
+    say: mpsc::UnboundedSender<(usize, Said)>,
+}
+
+impl Link {
+    async fn keep(self, mut orders: mpsc::UnboundedReceiver<ToReceiver>) {
+        loop {
+            match self.once(&mut orders).await {
+                Ok(()) => return,
+                Err(why) => {
+                    if self
+                        .say
+                        .send((self.host, Said::Gone(why.to_string())))
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+            sleep(RETRY).await;
+            while orders.try_recv().is_ok() {}
+        }
+    }
+
+    /// Ends well when there is nothing more to be said to this host.
+    async fn once(&self, orders: &mut mpsc::UnboundedReceiver<ToReceiver>) -> io::Result<()> {
+        let stream = timeout(GONE, TcpStream::connect(self.address)).await??;
+        stream.set_nodelay(true)?;
+        let source = SocketAddr::new(stream.local_addr()?.ip(), self.port);
+        let (reader, mut writer) = stream.into_split();
+        let mut lines = BufReader::new(reader);
+        let offer = Offer {
+            header: self.transfer.line.clone(),
+            signature: self.transfer.proof.clone(),
+        };
+        wire::write_line(&mut writer, &Hello::Offer(offer)).await?;
+        let _ = self.say.send((self.host, Said::Here(source)));
+        // Looking at what is there from earlier may take long.
+        let mut patience = Duration::from_secs(600);
+        loop {
+            tokio::select! {
+                line = timeout(patience, wire::read_line::<FromReceiver>(&mut lines)) => {
+                    let Some(line) = line?? else {
+                        return Err(io::Error::other("it has closed the connection"));
+                    };
+                    patience = match line {
+                        FromReceiver::Done => Duration::from_secs(86400),
+                        _ => GONE,
+                    };
+                    let last = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::Failed { .. });
+                    let _ = self.say.send((self.host, Said::Line(line)));
+                    if last {
+                        return Ok(());
+                    }
+                }
+                order = orders.recv() => {
+                    let Some(order) = order else {
+                        return Ok(());
+                    };
+                    let bye = order == ToReceiver::Bye;
+                    wire::write_line(&mut writer, &order).await?;
+                    if bye {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Leader {
+    chains: Chains,
+    hosts: Vec<Host>,
+    /// When each was heard last.
+    heard: Vec<Option<Instant>>,
+    /// How each reaches the source.
+    sources: Vec<Option<SocketAddr>>,
+    addresses: Vec<SocketAddr>,
+    orders: Vec<mpsc::UnboundedSender<ToReceiver>>,
+    begin: Instant,
+    patience: Duration,
+    transfer: Arc<Transfer>,
+}
+
+impl Leader {
+    async fn lead(
+        mut self,
+        mut said: mpsc::UnboundedReceiver<(usize, Said)>,
+        mut told: impl FnMut(&[Host]),
+    ) -> Vec<Host> {
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        // Since when there is nobody who still receives.
+        let mut idle = None;
+        loop {
+            tokio::select! {
+                said = said.recv() => {
+                    let Some((host, said)) = said else { break };
+                    self.chains.time(self.begin.elapsed().as_secs_f64());
+                    self.hear(host, said);
+                }
+                _ = looks.tick() => {
+                    self.chains.time(self.begin.elapsed().as_secs_f64());
+                    self.chains.look();
+                    told(&self.hosts);
+                }
+            }
+            self.order();
+            let open = |state: State| matches!(state, State::Away | State::Receiving);
+            if !self.hosts.iter().any(|host| open(host.state)) || self.transfer.failed().is_some() {
+                break;
+            }
+            if self.hosts.iter().any(|host| host.state == State::Receiving) {
+                idle = None;
+            } else if idle.get_or_insert_with(Instant::now).elapsed() > self.patience {
+                break;
+            }
+        }
+        for (host, order) in self.orders.iter().enumerate() {
+            let _ = order.send(ToReceiver::Bye);
+            if matches!(self.hosts[host].state, State::Away | State::Receiving) {
+                self.hosts[host].state = State::Failed;
+                if let Some(why) = self.transfer.failed() {
+                    self.hosts[host].notes.push(why.to_string());
+                }
+            }
+        }
+        told(&self.hosts);
+        self.hosts
+    }
+
+    fn hear(&mut self, host: usize, said: Said) {
+        let now = self.begin.elapsed().as_secs_f64();
+        self.heard[host] = Some(Instant::now());
+        match said {
+            Said::Here(source) => self.sources[host] = Some(source),
+            Said::Gone(why) => {
+                self.heard[host] = None;
+                self.chains.leave(host);
+                match self.hosts[host].state {
+                    State::Receiving => {
+                        self.note(host, format!("gone: {why}"));
+                        self.hosts[host].state = State::Away;
+                    }
+                    // Said once, not with every attempt.
+                    State::Away if self.hosts[host].notes.is_empty() => {
+                        self.note(host, format!("not reached: {why}"));
+                    }
+                    _ => {}
+                }
+            }
+            Said::Line(line) => self.line(host, line, now),
+        }
+    }
+
+    fn line(&mut self, host: usize, line: FromReceiver, now: f64) {
+        match line {
+            FromReceiver::Accept { frames } => {
+                if now > 1.0 {
+                    self.note(host, format!("joined with {frames} frames"));
+                } else if frames > 0 {
+                    self.note(host, format!("had {frames} frames"));
+                }
+                self.hosts[host].frames = frames;
+                if self.hosts[host].state != State::Done {
+                    self.hosts[host].state = State::Receiving;
+                }
+                self.chains.join(host);
+            }
+            FromReceiver::Refuse { reason } => {
+                self.hosts[host].state = State::Refused;
+                self.note(host, reason);
+            }
+            FromReceiver::Report(report) => self.report(host, &report),
+            FromReceiver::Lost { parent, why } => {
+                self.note(host, format!("left {}: {why}", self.name(parent)));
+                if let Some(parent) = self.host_at(parent) {
+                    let quiet = |at: Instant| at.elapsed() > QUIET;
+                    match self.heard[parent].is_none_or(quiet) {
+                        true => self.chains.leave(parent),
+                        false => self.chains.complain(host, parent),
+                    }
+                }
+            }
+            FromReceiver::Spoilt { parent, frame } => {
+                let name = self.name(parent);
+                self.note(host, format!("frame {frame} was spoilt by {name}"));
+                if let Some(parent) = self.host_at(parent) {
+                    let child = self.hosts[host].name.clone();
+                    self.note(parent, format!("spoilt frame {frame} for {child}"));
+                }
+            }
+            FromReceiver::Done => {
+                self.chains.done(host);
+                let one = &mut self.hosts[host];
+                one.state = State::Done;
+                one.frames = self.transfer.header.frames();
+                one.seconds = Some(now);
+            }
+            FromReceiver::Failed { reason } => {
+                self.chains.leave(host);
+                self.hosts[host].state = State::Failed;
+                self.note(host, reason);
+            }
+        }
+    }
+
+    fn report(&mut self, host: usize, report: &Report) {
+        self.chains.report(host, report.received);
+        let parent = report.parent.and_then(|parent| self.host_at(parent));
+        let parent = parent.map(|parent| self.hosts[parent].name.clone());
+        let one = &mut self.hosts[host];
+        one.received = report.received;
+        one.frames = report.good;
+        one.parent = parent;
+        // It was only quiet for a while, and taken out.
+        if one.state == State::Receiving {
+            self.chains.stay(host);
+        }
+    }
+
+    /// Tells hosts their parents, where these are others than before.
+    fn order(&mut self) {
+        for host in self.chains.changes() {
+            let parents = self.chains.parents(host).into_iter();
+            let addresses = parents.filter_map(|parent| match parent {
+                Parent::Host(parent) => Some(self.addresses[parent]),
+                Parent::Source => self.sources[host],
+            });
+            let _ = self.orders[host].send(ToReceiver::Parents(addresses.collect()));
+        }
+    }
+
+    fn note(&mut self, host: usize, what: String) {
+        let seconds = self.begin.elapsed().as_secs_f64();
+        self.hosts[host]
+            .notes
+            .push(format!("{seconds:.1} s: {what}"));
+    }
+
+    fn host_at(&self, address: SocketAddr) -> Option<usize> {
+        self.addresses.iter().position(|one| *one == address)
+    }
+
+    fn name(&self, address: SocketAddr) -> String {
+        match self.host_at(address) {
+            Some(host) => self.hosts[host].name.clone(),
+            None => "the source".to_owned(),
+        }
+    }
+}

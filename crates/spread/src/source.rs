@@ -1,0 +1,347 @@
+//! A file is made into a transfer: read, looked at for zeros, hashed, compressed, signed; a little ahead of the
+//! furthest child, and no more.
+
+use crate::manifest::{Bad, Encoding, Entry, FRAME, Header, Id, Page};
+use crate::place::is_zero;
+use crate::pull::{manifest, manifest_title, page_title};
+use crate::sign::Signer;
+use crate::transfer::{Stock, Transfer};
+use bytes::Bytes;
+use rustix::fs::SeekFrom;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Frames that may be ready before a child wants them.
+const AHEAD: u32 = 64;
+
+/// Most frames of a page here; fewer where the next one is not ready.
+const PAGE: usize = 64;
+
+/// zstd's levels, from "not at all" (0) up.
+const LEVELS: [i32; 6] = [0, -5, 1, 3, 6, 9];
+
+/// After a frame that does not become smaller, at most so many are not even tried.
+const MOST_UNTRIED: u32 = 15;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Wrong {
+    #[error("{} could not be {what}: {why}", file.display())]
+    File {
+        file: PathBuf,
+        what: &'static str,
+        why: io::Error,
+    },
+    #[error("{} is not a file", .0.display())]
+    NotAFile(PathBuf),
+    #[error(transparent)]
+    Bad(#[from] Bad),
+}
+
+/// Makes a transfer of a file, and starts to fill it.
+///
+/// `spool`: a file for compressed frames, made and at once removed; next to where the source keeps its things.
+/// `threads`: how many compress.
+pub fn open(
+    file: &Path,
+    name: &str,
+    signer: Arc<Signer>,
+    spool: &Path,
+    threads: usize,
+) -> Result<Arc<Transfer>, Wrong> {
+    let wrong = |what| {
+        move |why| Wrong::File {
+            file: file.to_owned(),
+            what,
+            why,
+        }
+    };
+    let source = File::open(file).map_err(wrong("opened"))?;
+    let data = source.metadata().map_err(wrong("read"))?;
+    if !data.is_file() {
+        return Err(Wrong::NotAFile(file.to_owned()));
+    }
+    let created = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos() as u64;
+    let mut id = [0; 16];
+    fill_random(&mut id).map_err(wrong("given an id"))?;
+    let header = Header::new(Id(id), name, data.size(), created)?;
+    let line = header.line()?;
+    let proof = signer.sign(line.as_bytes(), "oscarv spread: header")?;
+    let spool_file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(spool)
+        .map_err(|why| Wrong::File {
+            file: spool.to_owned(),
+            what: "made",
+            why,
+        })?;
+    let _ = std::fs::remove_file(spool);
+    let stock = Stock {
+        file: Arc::new(source),
+        spool: Arc::new(spool_file),
+    };
+    let transfer = Arc::new(Transfer::new(header, line, proof, stock.clone()));
+    let maker = Arc::new(Maker {
+        transfer: transfer.clone(),
+        stock,
+        next: AtomicU32::new(0),
+        level: AtomicI32::new(2),
+        mood: Mutex::default(),
+        ready: Mutex::default(),
+        came: Condvar::new(),
+        stamp: stamp(&data),
+    });
+    for _ in 0..threads.max(1) {
+        let maker = maker.clone();
+        std::thread::spawn(move || maker.make());
+    }
+    std::thread::spawn(move || {
+        if let Err(why) = maker.bind(&signer) {
+            maker.transfer.fail(&why.to_string());
+        }
+    });
+    Ok(transfer)
+}
+
+fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+    use std::io::Read;
+    File::open("/dev/urandom")?.read_exact(bytes)
+}
+
+/// What changes when somebody writes into a file.
+fn stamp(data: &std::fs::Metadata) -> (u64, i64, i64, i64, i64) {
+    (
+        data.size(),
+        data.mtime(),
+        data.mtime_nsec(),
+        data.ctime(),
+        data.ctime_nsec(),
+    )
+}
+
+struct Maker {
+    transfer: Arc<Transfer>,
+    stock: Stock,
+    next: AtomicU32,
+    /// Index into [`LEVELS`].
+    level: AtomicI32,
+    mood: Mutex<Mood>,
+    ready: Mutex<BTreeMap<u32, io::Result<Made>>>,
+    came: Condvar,
+    stamp: (u64, i64, i64, i64, i64),
+}
+
+/// How often makers had to wait for the network, and it for them.
+#[derive(Default)]
+struct Mood {
+    waited: u32,
+    hurried: u32,
+}
+
+struct Made {
+    entry: Entry,
+    bytes: Bytes,
+}
+
+impl Maker {
+    /// A thread that makes frames.
+    fn make(&self) {
+        let frames = self.transfer.header.frames();
+        let mut packer = Packer::default();
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            if index >= frames || !self.wait(index) {
+                return;
+            }
+            let made = self.frame(index, &mut packer);
+            let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+            ready.insert(index, made);
+            self.came.notify_one();
+        }
+    }
+
+    /// Waits until a child is near; says whether it is still wanted. Learns from it how hard to compress: harder while
+    /// the network is what all wait for, less while it waits for us.
+    fn wait(&self, index: u32) -> bool {
+        let mut waited = false;
+        while index >= self.transfer.furthest().saturating_add(AHEAD) {
+            if self.transfer.failed().is_some() {
+                return false;
+            }
+            waited = true;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // At the beginning nothing is known.
+        if index >= AHEAD {
+            let mut mood = self.mood.lock().unwrap_or_else(PoisonError::into_inner);
+            match waited {
+                true => mood.waited += 1,
+                false => mood.hurried += 1,
+            }
+            if mood.waited + mood.hurried >= 16 {
+                let step = match (mood.waited, mood.hurried) {
+                    (12.., _) => 1,
+                    (_, 12..) => -1,
+                    _ => 0,
+                };
+                *mood = Mood::default();
+                let level = self.level.load(Ordering::Relaxed) + step;
+                self.level
+                    .store(level.clamp(0, LEVELS.len() as i32 - 1), Ordering::Relaxed);
+            }
+        }
+        true
+    }
+
+    fn frame(&self, index: u32, packer: &mut Packer) -> io::Result<Made> {
+        let start = u64::from(index) * u64::from(FRAME);
+        let len = self.transfer.header.frame_len(index);
+        let zero = Made {
+            entry: Entry::ZERO,
+            bytes: Bytes::new(),
+        };
+        if is_hole(&self.stock.file, start, len) {
+            return Ok(zero);
+        }
+        let mut bytes = vec![0; len as usize];
+        self.stock.file.read_exact_at(&mut bytes, start)?;
+        if is_zero(&bytes) {
+            return Ok(zero);
+        }
+        let hash = *blake3::hash(&bytes).as_bytes();
+        let level = LEVELS[self.level.load(Ordering::Relaxed).max(0) as usize];
+        if let Some(packed) = packer.pack(&bytes, level)? {
+            let entry = Entry {
+                encoding: Encoding::Zstd,
+                stored: packed.len() as u32,
+                stored_hash: *blake3::hash(&packed).as_bytes(),
+                hash,
+            };
+            let bytes = packed.into();
+            return Ok(Made { entry, bytes });
+        }
+        Ok(Made {
+            entry: Entry::raw(len, hash),
+            bytes: bytes.into(),
+        })
+    }
+
+    /// The thread that puts frames in order, binds them into pages and signs these.
+    fn bind(&self, signer: &Signer) -> Result<(), Wrong> {
+        let frames = self.transfer.header.frames();
+        let mut spool_end = 0;
+        let mut first = 0;
+        while first < frames {
+            let mut made = Vec::new();
+            while made.len() < PAGE && first + (made.len() as u32) < frames {
+                match self.take(first + made.len() as u32, made.is_empty()) {
+                    Some(one) => made.push(one.map_err(|why| Bad(format!("reading: {why}")))?),
+                    None if made.is_empty() => return Ok(()),
+                    None => break,
+                }
+            }
+            let page = Page {
+                first,
+                entries: made.iter().map(|made| made.entry).collect(),
+            };
+            let bytes = page.bytes(self.transfer.header.id);
+            let signature = signer.sign(&bytes, &page_title(&self.transfer, first))?;
+            let mut wire = (bytes.len() as u32).to_le_bytes().to_vec();
+            wire.extend(bytes);
+            wire.extend(signature.as_bytes());
+            self.transfer.add_page(&page, wire.into());
+            for (index, made) in (first..).zip(made) {
+                let mut at = None;
+                if made.entry.encoding == Encoding::Zstd {
+                    let written = self.stock.spool.write_all_at(&made.bytes, spool_end);
+                    written.map_err(|why| Bad(format!("writing the spool: {why}")))?;
+                    at = Some(spool_end);
+                    spool_end += u64::from(made.entry.stored);
+                }
+                if made.entry.stored > 0 {
+                    self.transfer.made(index, made.bytes, at);
+                }
+            }
+            first += page.entries.len() as u32;
+        }
+        let data = self.stock.file.metadata();
+        let data = data.map_err(|why| Bad(format!("reading: {why}")))?;
+        if stamp(&data) != self.stamp {
+            return Err(Bad("the file was changed while it was sent".to_owned()))?;
+        }
+        let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer))?;
+        self.transfer.seal(seal.into());
+        Ok(())
+    }
+
+    /// The next frame; `wait`: or nothing, if it is not ready.
+    fn take(&self, index: u32, wait: bool) -> Option<io::Result<Made>> {
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(made) = ready.remove(&index) {
+                return Some(made);
+            }
+            if !wait || self.transfer.failed().is_some() {
+                return None;
+            }
+            let limit = Duration::from_millis(100);
+            let waited = self.came.wait_timeout(ready, limit);
+            ready = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// Does the file system know that there is nothing?
+fn is_hole(file: &File, start: u64, len: u32) -> bool {
+    match rustix::fs::seek(file, SeekFrom::Data(start)) {
+        Ok(data) => data >= start + u64::from(len),
+        Err(e) => e == rustix::io::Errno::NXIO,
+    }
+}
+
+/// Compresses where it pays.
+#[derive(Default)]
+struct Packer {
+    packer: Option<(i32, zstd::bulk::Compressor<'static>)>,
+    /// Frames in a row that did not become smaller.
+    misses: u32,
+    untried: u32,
+}
+
+impl Packer {
+    fn pack(&mut self, bytes: &[u8], level: i32) -> io::Result<Option<Vec<u8>>> {
+        if level == 0 {
+            return Ok(None);
+        }
+        if self.untried > 0 {
+            self.untried -= 1;
+            return Ok(None);
+        }
+        if self.packer.as_ref().is_none_or(|(now, _)| *now != level) {
+            self.packer = Some((level, zstd::bulk::Compressor::new(level)?));
+        }
+        let Some((_, packer)) = &mut self.packer else {
+            return Ok(None);
+        };
+        let packed = packer.compress(bytes)?;
+        // A few percent are not worth the receivers' time.
+        if packed.len() < bytes.len() / 32 * 31 {
+            self.misses = 0;
+            return Ok(Some(packed));
+        }
+        self.misses += 1;
+        self.untried = (1 << self.misses.min(4)) - 1;
+        self.untried = self.untried.min(MOST_UNTRIED);
+        Ok(None)
+    }
+}

@@ -1,0 +1,470 @@
+//! One file on its way, as a host has it: what is known of it, what is in memory, what is on disk.
+//!
+//! The source and every receiver have one. Frames come in at the head of a window in memory, in pieces; children who
+//! are near the head are served from there, while the frame is still coming. Frames leave the window when they are
+//! checked and on disk; children who are further behind are served from disk.
+
+use crate::manifest::{Entry, Header, Page};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Bytes that a transfer keeps in memory, beyond what is not yet checked.
+pub const WINDOW: usize = 32 << 20;
+
+pub struct Transfer {
+    pub header: Header,
+    /// The header's line and its signature.
+    pub line: String,
+    pub proof: String,
+    stock: Stock,
+    inner: Mutex<Inner>,
+    changed: watch::Sender<()>,
+    whole: watch::Sender<bool>,
+}
+
+/// Where frames are on disk: those stored as they are in the file itself, the others in the spool.
+#[derive(Clone)]
+pub struct Stock {
+    pub file: Arc<File>,
+    pub spool: Arc<File>,
+}
+
+/// A range of a file.
+#[derive(Clone)]
+pub struct Place {
+    pub file: Arc<File>,
+    pub offset: u64,
+    pub len: u32,
+}
+
+#[derive(Default)]
+struct Inner {
+    pages: Vec<Arc<[u8]>>,
+    entries: Vec<Entry>,
+    live: BTreeMap<u32, Live>,
+    live_bytes: usize,
+    /// The frame that comes in next.
+    head: u32,
+    /// Frames that are checked and on disk.
+    good: Frames,
+    spooled: HashMap<u32, u64>,
+    /// Frames that came, and were not what they should be; they come again.
+    bad: BTreeSet<u32>,
+    seal: Option<Arc<str>>,
+    failed: Option<Arc<str>>,
+    /// How far the furthest child is.
+    furthest: u32,
+    received: u64,
+}
+
+/// A frame in memory.
+#[derive(Default)]
+struct Live {
+    pieces: Vec<Bytes>,
+    filled: u32,
+    checked: bool,
+}
+
+/// A set of frames, one bit each.
+#[derive(Default)]
+struct Frames {
+    bits: Vec<u64>,
+    count: u32,
+}
+
+impl Frames {
+    fn insert(&mut self, index: u32) -> bool {
+        let (word, bit) = (index as usize / 64, 1 << (index % 64));
+        if self.bits.len() <= word {
+            self.bits.resize(word + 1, 0);
+        }
+        let new = self.bits[word] & bit == 0;
+        self.bits[word] |= bit;
+        self.count += u32::from(new);
+        new
+    }
+
+    fn has(&self, index: u32) -> bool {
+        let word = self.bits.get(index as usize / 64);
+        word.is_some_and(|word| word & 1 << (index % 64) != 0)
+    }
+}
+
+/// Where a child stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor {
+    pub pages: u32,
+    pub frame: u32,
+    pub offset: u32,
+    /// Has the child been told that what comes is of this frame?
+    pub told: bool,
+}
+
+/// What a child gets next.
+pub enum Next {
+    Page(Arc<[u8]>),
+    /// Pieces of the cursor's frame, from its offset on.
+    Pieces(Vec<Bytes>),
+    /// The rest of the cursor's frame, from disk.
+    Stock(Place),
+    /// This frame is not good here at the moment.
+    Bad(u32),
+    End(Arc<str>),
+    Failed(Arc<str>),
+    /// Nothing yet.
+    Wait,
+}
+
+impl Transfer {
+    pub fn new(header: Header, line: String, proof: String, stock: Stock) -> Self {
+        Self {
+            header,
+            line,
+            proof,
+            stock,
+            inner: Mutex::default(),
+            changed: watch::Sender::new(()),
+            whole: watch::Sender::new(false),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let (result, whole) = {
+            let mut inner = self.inner();
+            (change(&mut inner), inner.complete(&self.header))
+        };
+        self.changed.send_replace(());
+        if whole {
+            self.whole.send_replace(true);
+        }
+        result
+    }
+
+    /// Sees every change from now on.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Takes the next page. `wire`: as it goes to children.
+    pub fn add_page(&self, page: &Page, wire: Arc<[u8]>) {
+        self.change(|inner| {
+            debug_assert_eq!(page.first as usize, inner.entries.len());
+            for (index, entry) in (page.first..).zip(&page.entries) {
+                if entry.stored == 0 {
+                    inner.good.insert(index);
+                }
+            }
+            inner.entries.extend_from_slice(&page.entries);
+            inner.pages.push(wire);
+        });
+    }
+
+    /// What is known of a frame.
+    pub fn entry(&self, index: u32) -> Option<Entry> {
+        self.inner().entries.get(index as usize).copied()
+    }
+
+    /// Pages and frames that are known.
+    pub fn known(&self) -> (u32, u32) {
+        let inner = self.inner();
+        (inner.pages.len() as u32, inner.entries.len() as u32)
+    }
+
+    /// Where the flow goes on: frame, and bytes of it that are here.
+    pub fn position(&self) -> (u32, u32) {
+        let mut inner = self.inner();
+        inner.pass();
+        let filled = inner.live.get(&inner.head).map_or(0, |live| live.filled);
+        (inner.head, filled)
+    }
+
+    /// The parent passes over these frames: what is before `to` and not here comes later. Returns those.
+    pub fn skip_to(&self, to: u32) -> Vec<u32> {
+        self.change(|inner| {
+            let mut skipped = Vec::new();
+            while inner.head < to {
+                let index = inner.head;
+                let whole = inner.whole(index);
+                if !inner.good.has(index) && !whole {
+                    inner.forget(index);
+                    inner.bad.insert(index);
+                    skipped.push(index);
+                }
+                inner.head += 1;
+            }
+            skipped
+        })
+    }
+
+    /// A piece of the frame at the head. Returns how many bytes of the frame are here now.
+    pub fn append(&self, index: u32, piece: Bytes) -> u32 {
+        self.change(|inner| {
+            let len = piece.len();
+            inner.received += len as u64;
+            inner.live_bytes += len;
+            let live = inner.live.entry(index).or_default();
+            live.filled += len as u32;
+            live.pieces.push(piece);
+            live.filled
+        })
+    }
+
+    /// A frame is on disk, and was found good. `spooled`: where in the spool it is.
+    pub fn good(&self, index: u32, spooled: Option<u64>) {
+        self.change(|inner| {
+            if let Some(at) = spooled {
+                inner.spooled.insert(index, at);
+            }
+            inner.good.insert(index);
+            inner.bad.remove(&index);
+            if let Some(live) = inner.live.get_mut(&index) {
+                live.checked = true;
+            }
+            inner.trim();
+        });
+    }
+
+    /// A frame that came is not what it should be.
+    pub fn bad(&self, index: u32) {
+        self.change(|inner| {
+            inner.forget(index);
+            inner.bad.insert(index);
+        });
+    }
+
+    /// A frame that the source has made: it is good, and goes into the window as a whole.
+    pub fn made(&self, index: u32, bytes: Bytes, spooled: Option<u64>) {
+        self.change(|inner| {
+            inner.live_bytes += bytes.len();
+            let live = Live {
+                filled: bytes.len() as u32,
+                pieces: vec![bytes],
+                checked: true,
+            };
+            inner.live.insert(index, live);
+            if let Some(at) = spooled {
+                inner.spooled.insert(index, at);
+            }
+            inner.good.insert(index);
+            inner.trim();
+        });
+    }
+
+    /// Frames that are on disk from earlier, with their places in the spool.
+    pub fn already(&self, frames: impl IntoIterator<Item = (u32, Option<u64>)>) {
+        self.change(|inner| {
+            for (index, spooled) in frames {
+                inner.good.insert(index);
+                inner.spooled.extend(spooled.map(|at| (index, at)));
+            }
+        });
+    }
+
+    pub fn is_good(&self, index: u32) -> bool {
+        self.inner().good.has(index)
+    }
+
+    /// Was this frame bad here, and is not good yet?
+    pub fn is_bad(&self, index: u32) -> bool {
+        self.inner().bad.contains(&index)
+    }
+
+    /// Frames that are good; all of them.
+    pub fn count(&self) -> (u32, u32) {
+        (self.inner().good.count, self.header.frames())
+    }
+
+    pub fn received(&self) -> u64 {
+        self.inner().received
+    }
+
+    pub fn furthest(&self) -> u32 {
+        self.inner().furthest
+    }
+
+    pub fn seal(&self, signature: Arc<str>) {
+        self.change(|inner| inner.seal = Some(signature));
+    }
+
+    pub fn sealed(&self) -> Option<Arc<str>> {
+        self.inner().seal.clone()
+    }
+
+    /// Ends it; the first reason stays.
+    pub fn fail(&self, why: &str) {
+        self.change(|inner| {
+            inner.failed.get_or_insert_with(|| why.into());
+        });
+    }
+
+    pub fn failed(&self) -> Option<Arc<str>> {
+        self.inner().failed.clone()
+    }
+
+    /// Is all here and checked, and the manifest's signature too?
+    pub fn complete(&self) -> bool {
+        self.inner().complete(&self.header)
+    }
+
+    /// Becomes true when it is complete.
+    pub fn whole(&self) -> watch::Receiver<bool> {
+        self.whole.subscribe()
+    }
+
+    /// The pages as they were signed, one after another, each after its length (u32): the manifest, without its header.
+    pub fn pages(&self) -> Vec<Arc<[u8]>> {
+        self.inner().pages.clone()
+    }
+
+    /// Where a good frame is on disk.
+    pub fn place(&self, index: u32) -> Option<Place> {
+        self.inner().place(index, &self.stock)
+    }
+
+    /// What a child who stands there gets next. Moves the cursor over what needs no bytes.
+    pub fn next(&self, cursor: &mut Cursor) -> Next {
+        let mut inner = self.inner();
+        if let Some(why) = &inner.failed {
+            return Next::Failed(why.clone());
+        }
+        let total = self.header.frames();
+        loop {
+            inner.furthest = inner.furthest.max(cursor.frame);
+            // Pages go just ahead of their frames.
+            if let Some(page) = inner.pages.get(cursor.pages as usize)
+                && (cursor.frame >= inner.first_of(cursor.pages) || cursor.frame >= total)
+            {
+                cursor.pages += 1;
+                return Next::Page(page.clone());
+            }
+            if cursor.frame >= total {
+                return match &inner.seal {
+                    Some(seal) if cursor.pages as usize == inner.pages.len() => {
+                        Next::End(seal.clone())
+                    }
+                    _ => Next::Wait,
+                };
+            }
+            let Some(entry) = inner.entries.get(cursor.frame as usize) else {
+                return Next::Wait;
+            };
+            if cursor.offset >= entry.stored {
+                cursor.frame += 1;
+                cursor.offset = 0;
+                cursor.told = false;
+                continue;
+            }
+            if let Some(live) = inner.live.get(&cursor.frame) {
+                return match live.from(cursor.offset) {
+                    pieces if pieces.is_empty() => Next::Wait,
+                    pieces => Next::Pieces(pieces),
+                };
+            }
+            if inner.good.has(cursor.frame) {
+                return match inner.place(cursor.frame, &self.stock) {
+                    Some(place) => Next::Stock(Place {
+                        offset: place.offset + u64::from(cursor.offset),
+                        len: place.len - cursor.offset,
+                        ..place
+                    }),
+                    None => Next::Wait,
+                };
+            }
+            if inner.bad.contains(&cursor.frame) || cursor.told {
+                let index = cursor.frame;
+                cursor.frame += 1;
+                cursor.offset = 0;
+                cursor.told = false;
+                return Next::Bad(index);
+            }
+            return Next::Wait;
+        }
+    }
+}
+
+impl Inner {
+    fn complete(&self, header: &Header) -> bool {
+        self.seal.is_some() && self.good.count == header.frames()
+    }
+
+    fn whole(&self, index: u32) -> bool {
+        let entry = self.entries.get(index as usize);
+        let live = self.live.get(&index);
+        live.zip(entry)
+            .is_some_and(|(live, entry)| live.filled >= entry.stored)
+    }
+
+    /// Moves the head over what is here as a whole.
+    fn pass(&mut self) {
+        while self.good.has(self.head) || self.whole(self.head) || self.bad.contains(&self.head) {
+            self.head += 1;
+        }
+    }
+
+    fn forget(&mut self, index: u32) {
+        if let Some(live) = self.live.remove(&index) {
+            self.live_bytes -= live.filled as usize;
+        }
+    }
+
+    /// Lets the oldest frames go while there are too many; those that are not checked stay.
+    fn trim(&mut self) {
+        while self.live_bytes > WINDOW
+            && let Some((index, live)) = self.live.first_key_value()
+            && live.checked
+        {
+            let index = *index;
+            self.forget(index);
+        }
+    }
+
+    /// First frame of a page that is here.
+    fn first_of(&self, page: u32) -> u32 {
+        let wire = &self.pages[page as usize];
+        // Length, magic and id are before it.
+        wire.get(24..28).map_or(0, crate::manifest::number)
+    }
+
+    fn place(&self, index: u32, stock: &Stock) -> Option<Place> {
+        let entry = self.entries.get(index as usize)?;
+        match self.spooled.get(&index) {
+            Some(at) => Some(Place {
+                file: stock.spool.clone(),
+                offset: *at,
+                len: entry.stored,
+            }),
+            None if entry.encoding == crate::manifest::Encoding::Raw => Some(Place {
+                file: stock.file.clone(),
+                offset: u64::from(index) * u64::from(crate::manifest::FRAME),
+                len: entry.stored,
+            }),
+            None => None,
+        }
+    }
+}
+
+impl Live {
+    /// What is here from an offset on.
+    fn from(&self, offset: u32) -> Vec<Bytes> {
+        let mut found = Vec::new();
+        // From the end: children are mostly just behind.
+        let mut left = self.filled.saturating_sub(offset) as usize;
+        for piece in self.pieces.iter().rev() {
+            if left == 0 {
+                break;
+            }
+            let take = left.min(piece.len());
+            found.push(piece.slice(piece.len() - take..));
+            left -= take;
+        }
+        found.reverse();
+        found
+    }
+}
