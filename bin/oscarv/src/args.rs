@@ -77,6 +77,9 @@ pub enum Command {
     /// Build and look after images
     #[command(subcommand)]
     Image(Image),
+    /// Put a file or an image on many hosts in the time of one
+    #[command(subcommand)]
+    Spread(Spread),
     /// Say whether this machine is fit, and what mends it
     Check,
     /// Test a cluster: its packages' own tests, then HPCC over Slurm and MPI
@@ -304,6 +307,58 @@ pub enum Image {
         #[arg(long)]
         dry_run: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Spread {
+    /// Send a file or an image to hosts where `oscarv spread receive` runs
+    ///
+    /// Each host passes on what still comes: N hosts take the time of one. Hosts may fail, be late or slow; the report
+    /// says what happened to each. Run again, hosts that have it are left alone.
+    Send(SpreadSend),
+    /// Take what sources send, and pass it on, until interrupted
+    Receive(SpreadReceive),
+    /// Print the public key that receivers here and elsewhere have to trust; it is made the first time
+    Key,
+}
+
+#[derive(Debug, Args)]
+pub struct SpreadSend {
+    /// A file, or an image: its tag, or the beginning of its id
+    #[arg(value_name = "FILE|IMAGE", value_hint = ValueHint::FilePath)]
+    pub what: PathBuf,
+    /// Hosts: names, addresses or sets of names, with a port if it is not the usual one: node[1-8],10.0.0.9:7000
+    #[arg(long, required = true, value_name = "HOSTS")]
+    pub to: Vec<String>,
+    /// What it is called there [default: its own name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// At most so many bytes a second leave this host: 80M is 80 MiB
+    #[arg(long, value_name = "RATE")]
+    pub limit: Option<api::MiB>,
+    /// How many chains go out from here: as many as hosts' links fit into this host's
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub chains: u16,
+    /// How long hosts that are not there are waited for, when all others have it
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::time::parse)]
+    pub patience: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct SpreadReceive {
+    /// Where files go
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub into: PathBuf,
+    /// Whose files are taken: a public key of `oscarv spread key` or minisign, or a file with one [default: only this
+    /// host's own]
+    #[arg(long, value_name = "KEY")]
+    pub key: Vec<String>,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7117")]
+    pub listen: std::net::SocketAddr,
+    /// Replace files that did not come this way
+    #[arg(long)]
+    pub replace: bool,
 }
 
 #[derive(Debug, Args)]

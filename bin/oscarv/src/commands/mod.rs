@@ -9,6 +9,7 @@ mod generate;
 mod image;
 mod internal;
 mod logs;
+mod spread;
 mod ssh;
 mod status;
 mod test;
@@ -34,6 +35,7 @@ pub fn run(context: &Context, command: Command) -> Result<Code> {
         Command::Console(args) => console::run(context, &args),
         Command::Logs(args) => logs::run(context, &args),
         Command::Image(args) => image::run(context, &args),
+        Command::Spread(args) => spread::run(context, &args),
         Command::Check => check::run(context),
         Command::Test(args) => test::run(context, &args),
         Command::Validate(args) => validate::run(context, &args),
