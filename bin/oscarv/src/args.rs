@@ -318,6 +318,10 @@ pub enum Spread {
     Send(SpreadSend),
     /// Take what sources send, and pass it on, until interrupted
     Receive(SpreadReceive),
+    /// Say how long it would take on hosts that are not there
+    ///
+    /// The same decisions as the real thing, on links that are numbers.
+    Simulate(SpreadSimulate),
     /// Print the public key that receivers here and elsewhere have to trust; it is made the first time
     Key,
 }
@@ -342,6 +346,37 @@ pub struct SpreadSend {
     /// How long hosts that are not there are waited for, when all others have it
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::time::parse)]
     pub patience: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct SpreadSimulate {
+    /// How many hosts
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub hosts: u32,
+    /// Size of what is sent
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub size: api::MiB,
+    /// What a host's link carries in a second, each way; 1 Gb/s Ethernet carries 114M of TCP
+    #[arg(long, value_name = "RATE", default_value = "114M")]
+    pub rate: api::MiB,
+    /// What the source's link carries in a second [default: as a host's]
+    #[arg(long, value_name = "RATE")]
+    pub source_rate: Option<api::MiB>,
+    /// How many chains go out from the source
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub chains: u16,
+    /// A host whose link has only this part of the rate: 4:0.5 is the fourth host at half
+    #[arg(long, value_name = "HOST:PART")]
+    pub slow: Vec<String>,
+    /// A host that is killed, as in 4:2s
+    #[arg(long, value_name = "HOST:TIME")]
+    pub killed: Vec<String>,
+    /// A host whose link is cut silently
+    #[arg(long, value_name = "HOST:TIME")]
+    pub cut: Vec<String>,
+    /// A host that comes late
+    #[arg(long, value_name = "HOST:TIME")]
+    pub late: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -4,19 +4,19 @@
 //! comes back, goes to the end. One that is gone is left out. The pair of a link that is slow goes to the end as well,
 //! where it slows nobody; there it is found out which of the two it was.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Seconds of reports that a rate is taken from.
-const SPAN: f64 = 0.5;
+const SPAN: f64 = 0.4;
 
 /// A link that has less than this part of the rate before it is slow.
 const SLOW: f64 = 0.7;
 
 /// For so many seconds.
-const SLOW_FOR: f64 = 0.2;
+const SLOW_FOR: f64 = 0.1;
 
 /// A new link is left alone for so many seconds.
-const SETTLE: f64 = 0.6;
+const SETTLE: f64 = 0.5;
 
 /// Names of parents that a host is given.
 const PARENTS: usize = 4;
@@ -36,9 +36,12 @@ struct Host {
     /// When it got its parent.
     since: f64,
     slow_since: Option<f64>,
-    /// It was tried before its suspected neighbour already.
-    tried: bool,
-    /// It is known to be slow, or was tried enough: it stays where it is.
+    /// Parents from which little came, and children to whom little went.
+    slow_from: BTreeSet<Option<usize>>,
+    slow_to: BTreeSet<usize>,
+    /// It was first, and was put last to see whether the next one is faster.
+    led: bool,
+    /// It is known to be slow: it stays last.
     settled: bool,
 }
 
@@ -61,6 +64,19 @@ pub struct Chains {
     chains: Vec<Vec<usize>>,
     changed: Vec<usize>,
     now: f64,
+    /// The best rate that any host has had.
+    best: f64,
+    /// Of each chain: what is known of its first host.
+    firsts: Vec<First>,
+}
+
+/// The source has all, so nothing shows whether the first host of a chain is slow but trying another one.
+#[derive(Clone, Copy, Debug)]
+enum First {
+    Untried,
+    /// Another one is first now, instead of this host, which had this rate.
+    Trying(usize, f64),
+    Tried,
 }
 
 impl Chains {
@@ -71,6 +87,8 @@ impl Chains {
             chains: vec![Vec::new(); chains.max(1)],
             changed: Vec::new(),
             now: 0.0,
+            best: 0.0,
+            firsts: vec![First::Untried; chains.max(1)],
         }
     }
 
@@ -172,12 +190,17 @@ impl Chains {
 
     /// Looks for links that are slow, and acts on the first. To be called some ten times a second.
     pub fn look(&mut self) {
+        let rates = self.hosts.iter().filter(|host| !host.done);
+        self.best = rates.filter_map(Host::rate).fold(self.best, f64::max);
         for chain in 0..self.chains.len() {
             self.look_at(chain);
         }
     }
 
     fn look_at(&mut self, chain: usize) {
+        if self.look_at_first(chain) {
+            return;
+        }
         let order = self.chains[chain].clone();
         for (at, child) in order.iter().copied().enumerate() {
             let parent = at.checked_sub(1).map(|before| order[before]);
@@ -190,9 +213,42 @@ impl Chains {
                 continue;
             }
             self.hosts[child].slow_since = None;
-            self.mend(chain, at, child, parent);
+            self.mend(chain, child, parent);
             return;
         }
+    }
+
+    /// Puts the first host last, once, to see whether it was slow; and again when it gets less than others once had.
+    fn look_at_first(&mut self, chain: usize) -> bool {
+        let [first, _, ..] = *self.chains[chain] else {
+            return false;
+        };
+        let host = &self.hosts[first];
+        let Some(rate) = host.rate().filter(|_| self.now - host.since >= SETTLE) else {
+            return false;
+        };
+        if host.done {
+            return false;
+        }
+        let again = match self.firsts[chain] {
+            First::Untried => true,
+            First::Trying(before, its) => {
+                self.firsts[chain] = First::Tried;
+                let better = rate > its / SLOW;
+                if better {
+                    self.settle(chain, before);
+                }
+                better
+            }
+            First::Tried => rate < SLOW * self.best,
+        };
+        if !again || self.hosts[first].led {
+            return false;
+        }
+        self.firsts[chain] = First::Trying(first, rate);
+        self.hosts[first].led = true;
+        self.put_last(chain, &[first]);
+        true
     }
 
     /// Does this host get much less than its parent, and stand behind it?
@@ -226,25 +282,29 @@ impl Chains {
         rate < SLOW * best && (before.done || behind > 0.15 * best)
     }
 
-    fn mend(&mut self, chain: usize, at: usize, child: usize, parent: Option<usize>) {
-        let last = at + 1 == self.chains[chain].len();
+    /// A link is slow. Which of its two hosts is it? Whoever was slow with somebody else, too. While that is not known
+    /// both go to the end, where they slow nobody; the child first, so that it shows how it does with another parent.
+    fn mend(&mut self, chain: usize, child: usize, parent: Option<usize>) {
+        self.hosts[child].slow_from.insert(parent);
+        if let Some(parent) = parent {
+            self.hosts[parent].slow_to.insert(child);
+        }
         match parent {
-            Some(parent) if !self.hosts[parent].done => {
-                if !last {
-                    self.hosts[child].tried = false;
-                    self.put_last(chain, &[parent, child]);
-                } else if !self.hosts[child].tried && !self.hosts[parent].settled {
-                    // Which of the two is it? The child before its parent shows.
-                    self.hosts[child].tried = true;
-                    self.hosts[parent].tried = true;
+            Some(parent) if self.hosts[child].slow_from.len() < 2 => {
+                if self.hosts[parent].slow_to.len() < 2 {
                     self.put_last(chain, &[child, parent]);
                 } else {
-                    self.hosts[child].settled = true;
+                    self.settle(chain, parent);
                 }
             }
-            _ if !last => self.put_last(chain, &[child]),
-            _ => self.hosts[child].settled = true,
+            _ => self.settle(chain, child),
         }
+    }
+
+    /// A host is slow: it goes last, and stays there.
+    fn settle(&mut self, chain: usize, host: usize) {
+        self.put_last(chain, &[host]);
+        self.hosts[host].settled = true;
     }
 
     /// Puts hosts at the end of their chain, in this order; before those that are settled.

@@ -13,6 +13,7 @@
 //! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
+//! | `simulate` | the same decisions on hosts that are numbers |
 
 pub mod chain;
 mod keeper;
@@ -24,6 +25,7 @@ pub mod receive;
 pub mod send;
 mod serve;
 pub mod sign;
+pub mod simulate;
 pub mod source;
 mod transfer;
 mod wire;

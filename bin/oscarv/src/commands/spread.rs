@@ -1,6 +1,6 @@
 //! `spread`: a file on many hosts in the time of one.
 
-use crate::args::{Spread as Args, SpreadReceive, SpreadSend};
+use crate::args::{Spread as Args, SpreadReceive, SpreadSend, SpreadSimulate};
 use crate::context::{Context, runtime};
 use crate::exit::{Code, Failure};
 use crate::table::{Cell, Table, number};
@@ -10,6 +10,7 @@ use serde_json::json;
 use spread::receive::{self, Event};
 use spread::send::{self, Host, State};
 use spread::sign::{Key, Signer};
+use spread::simulate::Scenario;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
     match args {
         Args::Send(args) => send_to(context, args),
         Args::Receive(args) => receive_into(context, args),
+        Args::Simulate(args) => simulate(context, args),
         Args::Key => {
             let key = signer(context)?.key().to_string();
             context.result(&json!({ "key": key }), || {
@@ -256,4 +258,76 @@ fn receive_into(context: &Context, args: &SpreadReceive) -> Result<Code> {
             _ = tokio::signal::ctrl_c() => Ok(Code::Of(130)),
         }
     })
+}
+
+fn simulate(context: &Context, args: &SpreadSimulate) -> Result<Code> {
+    let count = args.hosts as usize;
+    let mut scenario = Scenario::new(count, args.size.bytes() as f64, args.rate.bytes() as f64);
+    scenario.chains = args.chains.into();
+    if let Some(rate) = args.source_rate {
+        scenario.source_rate = rate.bytes() as f64;
+    }
+    for text in &args.slow {
+        let part = |part: &str| part.parse::<f64>().ok().filter(|p| *p > 0.0 && *p <= 1.0);
+        let (host, part) = of_host(text, count, part, "a part of the rate, as in 0.5")?;
+        scenario.hosts[host].up = part;
+        scenario.hosts[host].down = part;
+    }
+    let time = |text: &str| crate::time::parse(text).ok().map(|time| time.as_secs_f64());
+    let what = "a time, as in 2s";
+    for text in &args.killed {
+        let (host, at) = of_host(text, count, time, what)?;
+        scenario.hosts[host].killed = Some(at);
+    }
+    for text in &args.cut {
+        let (host, at) = of_host(text, count, time, what)?;
+        scenario.hosts[host].cut = Some(at);
+    }
+    for text in &args.late {
+        let (host, at) = of_host(text, count, time, what)?;
+        scenario.hosts[host].from = at;
+    }
+    let (floor, times) = (scenario.floor(), scenario.run());
+    let mut done: Vec<f64> = times.iter().flatten().copied().collect();
+    done.sort_by(f64::total_cmp);
+    let document = json!({ "floor": floor, "seconds": times });
+    context.result(&document, || {
+        let mut table = Table::new(&["HOSTS", "FLOOR", "FIRST", "MEDIAN", "LAST", "LAST/FLOOR"]);
+        let at = |index: usize| done.get(index).copied().unwrap_or(f64::NAN);
+        let last = at(done.len().wrapping_sub(1));
+        table.row(vec![
+            number(done.len()),
+            number(format!("{floor:.2} s")),
+            number(format!("{:.2} s", at(0))),
+            number(format!("{:.2} s", at(done.len() / 2))),
+            number(format!("{last:.2} s")),
+            number(format!("{:.3}", last / floor)),
+        ]);
+        table
+    })?;
+    Ok(Code::Ok)
+}
+
+/// Reads HOST:VALUE; hosts count from 1.
+fn of_host(
+    text: &str,
+    hosts: usize,
+    value: impl Fn(&str) -> Option<f64>,
+    what: &str,
+) -> Result<(usize, f64)> {
+    let read = || {
+        let (host, rest) = text.split_once(':')?;
+        let host = host
+            .parse::<usize>()
+            .ok()
+            .filter(|h| (1..=hosts).contains(h))?;
+        Some((host - 1, value(rest)?))
+    };
+    let wrong = || {
+        Failure::new(
+            Code::Usage,
+            format!("{text:?} is not a host from 1 to {hosts}, a colon and {what}"),
+        )
+    };
+    Ok(read().ok_or_else(wrong)?)
 }
