@@ -79,7 +79,7 @@ async fn flow(
 /// One frame, as soon as it is good here. First comes whether it was bad here, too.
 async fn one(stream: &mut TcpStream, transfer: &Transfer, index: u32) -> io::Result<()> {
     let mut changes = transfer.watch();
-    if transfer.is_bad(index) {
+    if transfer.was_bad(index) {
         message(stream, Kind::Bad, &index.to_le_bytes()).await?;
     }
     loop {

@@ -53,6 +53,8 @@ struct Inner {
     spooled: HashMap<u32, u64>,
     /// Frames that came, and were not what they should be; they come again.
     bad: BTreeSet<u32>,
+    /// Frames that ever were bad here: what children got of them was, too, and that is not this host's fault.
+    once_bad: BTreeSet<u32>,
     seal: Option<Arc<str>>,
     failed: Option<Arc<str>>,
     /// How far the furthest child is.
@@ -194,7 +196,7 @@ impl Transfer {
                 let whole = inner.whole(index);
                 if !inner.good.has(index) && !whole {
                     inner.forget(index);
-                    inner.bad.insert(index);
+                    inner.is_bad(index);
                     skipped.push(index);
                 }
                 inner.head += 1;
@@ -235,7 +237,7 @@ impl Transfer {
     pub fn bad(&self, index: u32) {
         self.change(|inner| {
             inner.forget(index);
-            inner.bad.insert(index);
+            inner.is_bad(index);
         });
     }
 
@@ -271,9 +273,9 @@ impl Transfer {
         self.inner().good.has(index)
     }
 
-    /// Was this frame bad here, and is not good yet?
-    pub fn is_bad(&self, index: u32) -> bool {
-        self.inner().bad.contains(&index)
+    /// Was this frame ever bad here?
+    pub fn was_bad(&self, index: u32) -> bool {
+        self.inner().once_bad.contains(&index)
     }
 
     /// Frames that are good; all of them.
@@ -406,6 +408,11 @@ impl Inner {
         while self.good.has(self.head) || self.whole(self.head) || self.bad.contains(&self.head) {
             self.head += 1;
         }
+    }
+
+    fn is_bad(&mut self, index: u32) {
+        self.bad.insert(index);
+        self.once_bad.insert(index);
     }
 
     fn forget(&mut self, index: u32) {

@@ -9,9 +9,11 @@ use spread::source;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 struct Place {
@@ -100,4 +102,106 @@ async fn four_hosts_have_it() {
         assert!(!there.join(".spread/disk.raw.part").exists());
         assert!(there.join(".spread/disk.raw.manifest.minisig").exists());
     }
+}
+
+/// A message of data, in the protocol.
+const DATA: u8 = 3;
+
+/// Stands before a receiver; what it does to the data that goes through is told by `spoil`: each message of data that
+/// comes from the receiver, and how many bytes came before it. `false`: nothing goes through any more.
+async fn before(
+    receiver: SocketAddr,
+    spoil: impl Fn(&mut [u8], u64) -> bool + Send + Sync + 'static,
+) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let spoil = Arc::new(spoil);
+    tokio::spawn(async move {
+        loop {
+            let (mut child, _) = listener.accept().await.unwrap();
+            let spoil = spoil.clone();
+            tokio::spawn(async move {
+                let mut hello = vec![0; 1 << 16];
+                let count = child.read(&mut hello).await.unwrap();
+                let data = hello.starts_with(b"{\"want\"");
+                let mut parent = TcpStream::connect(receiver).await.unwrap();
+                parent.write_all(&hello[..count]).await.unwrap();
+                if !data {
+                    let _ = tokio::io::copy_bidirectional(&mut child, &mut parent).await;
+                    return;
+                }
+                let (mut head, mut before) = ([0; 4], 0);
+                while parent.read_exact(&mut head).await.is_ok() {
+                    let len = u32::from_le_bytes([head[0], head[1], head[2], 0]);
+                    let mut body = vec![0; len as usize];
+                    parent.read_exact(&mut body).await.unwrap();
+                    if head[3] == DATA && !spoil(&mut body, before) {
+                        // Neither data nor an end: silence.
+                        std::future::pending::<()>().await;
+                    }
+                    before += u64::from(len);
+                    let sent = child.write_all(&head).await;
+                    if sent.is_err() || child.write_all(&body).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+impl Place {
+    /// Sends to these hosts in this order, `b` behind its own kind of link, and looks at what they have.
+    async fn spread(
+        &self,
+        spoil: impl Fn(&mut [u8], u64) -> bool + Send + Sync + 'static,
+    ) -> Vec<Host> {
+        let file = self.file("source", 40);
+        let mut hosts = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            let (address, _task) = self.receiver(name).await;
+            hosts.push((name.to_owned(), address));
+        }
+        hosts[1].1 = before(hosts[1].1, spoil).await;
+        let report = self.send(&file, hosts).await;
+        let original = std::fs::read(&file).unwrap();
+        for host in &report {
+            assert_eq!(host.state, State::Done, "{report:#?}");
+            let there = self.path(&host.name).join("disk.raw");
+            assert!(std::fs::read(there).unwrap() == original);
+        }
+        report
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_is_spoilt_is_found_by_the_next_host_and_fetched_again() {
+    let place = Place::new();
+    let done = AtomicBool::new(false);
+    let report = place
+        .spread(move |piece, before| {
+            if before > 5 << 20 && !done.swap(true, Ordering::Relaxed) {
+                let middle = piece.len() / 2;
+                piece[middle] ^= 1;
+            }
+            true
+        })
+        .await;
+    let has = |host: usize, words: &str| report[host].notes.iter().any(|n| n.contains(words));
+    assert!(has(1, ": spoilt frame"), "{report:#?}");
+    for innocent in [0, 2, 3] {
+        assert!(!has(innocent, ": spoilt frame"), "{report:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_falls_silent_is_left() {
+    let place = Place::new();
+    let begin = Instant::now();
+    let report = place.spread(|_, before| before < 5 << 20).await;
+    let mut notes = report.iter().flat_map(|host| &host.notes);
+    let left = notes.any(|note| note.contains("left b: it has said nothing"));
+    assert!(left, "{report:#?}");
+    assert!(begin.elapsed() < Duration::from_secs(20));
 }
