@@ -18,6 +18,9 @@ const SLOW_FOR: f64 = 0.1;
 /// A new link is left alone for so many seconds.
 const SETTLE: f64 = 0.5;
 
+/// For so many seconds hosts that come stand in the order in which they are listed: neighbours are neighbours.
+const START: f64 = 1.0;
+
 /// Names of parents that a host is given.
 const PARENTS: usize = 4;
 
@@ -109,7 +112,12 @@ impl Chains {
             .rev()
             .take_while(|h| settled(h))
             .count();
-        let at = self.chains[chain].len() - slow;
+        let end = self.chains[chain].len() - slow;
+        let before = self.chains[chain].iter().take(end);
+        let at = match self.now < START {
+            true => before.take_while(|other| **other < host).count(),
+            false => end,
+        };
         self.chains[chain].insert(at, host);
         self.renew(chain, at);
     }

@@ -5,7 +5,7 @@
 //! so that children can have them. Nothing is visible under the file's own name before [`Work::Finish`].
 
 use crate::manifest::{Encoding, Entry, FRAME};
-use crate::place::Files;
+use crate::place::{self, Files};
 use crate::transfer::Transfer;
 use bytes::Bytes;
 use std::io;
@@ -166,7 +166,7 @@ impl Keeper {
                 return Ok(false);
             }
             self.files.write_sparse(index, &self.plain)?;
-            let at = self.files.spool(self.spool_end, index, &self.packed)?;
+            let at = place::spool(&self.files.spool, self.spool_end, index, &self.packed)?;
             self.spool_end = at + u64::from(entry.stored);
             spooled = Some(at);
         }

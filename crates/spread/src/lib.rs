@@ -9,6 +9,7 @@
 //! | `manifest`, `sign` | frames, pages and what proves them |
 //! | `transfer` | a file on its way: window in memory, stock on disk |
 //! | `source` | makes a transfer of a file |
+//! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `chain` | who has it from whom: decisions only |
@@ -20,6 +21,7 @@ mod keeper;
 pub mod limit;
 pub mod manifest;
 mod place;
+mod prepared;
 mod pull;
 pub mod receive;
 pub mod send;

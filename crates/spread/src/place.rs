@@ -262,16 +262,6 @@ impl Files {
         Ok(())
     }
 
-    /// Keeps a compressed frame for children; says where.
-    pub fn spool(&self, end: u64, index: u32, bytes: &[u8]) -> io::Result<u64> {
-        let mut head = [0; 8];
-        head[..4].copy_from_slice(&index.to_le_bytes());
-        head[4..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
-        self.spool.write_all_at(&head, end)?;
-        self.spool.write_all_at(bytes, end + 8)?;
-        Ok(end + 8)
-    }
-
     /// Gives the file its name, after it is on the disk for good.
     pub fn finish(&self, transfer: &Transfer) -> io::Result<()> {
         let Some(seal) = transfer.sealed().filter(|_| transfer.complete()) else {
@@ -290,6 +280,16 @@ impl Files {
         }
         File::open(&self.directory)?.sync_all()
     }
+}
+
+/// Keeps a compressed frame at the end of a spool; says where its bytes are.
+pub(crate) fn spool(spool: &File, end: u64, index: u32, bytes: &[u8]) -> io::Result<u64> {
+    let mut head = [0; 8];
+    head[..4].copy_from_slice(&index.to_le_bytes());
+    head[4..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+    spool.write_all_at(&head, end)?;
+    spool.write_all_at(bytes, end + 8)?;
+    Ok(end + 8)
 }
 
 pub(crate) fn is_zero(block: &[u8]) -> bool {

@@ -263,7 +263,7 @@ pub(crate) fn add_page(transfer: &Transfer, key: &Key, wire: &[u8]) -> Result<()
 }
 
 /// A page on the wire: length, bytes, signature.
-fn split_page(wire: &[u8]) -> Result<(&[u8], &str), Bad> {
+pub(crate) fn split_page(wire: &[u8]) -> Result<(&[u8], &str), Bad> {
     let short = || Bad("a page ends too soon".to_owned());
     let (len, rest) = wire.split_at_checked(4).ok_or_else(short)?;
     let (bytes, signature) = rest

@@ -3,6 +3,7 @@
 
 use crate::manifest::{Bad, Encoding, Entry, FRAME, Header, Id, Page};
 use crate::place::is_zero;
+use crate::prepared::{self, Half, Stamp};
 use crate::pull::{manifest, manifest_title, page_title};
 use crate::sign::Signer;
 use crate::transfer::{Stock, Transfer};
@@ -11,7 +12,7 @@ use rustix::fs::SeekFrom;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -43,15 +44,15 @@ pub enum Wrong {
     Bad(#[from] Bad),
 }
 
-/// Makes a transfer of a file, and starts to fill it.
+/// Makes a transfer of a file, and starts to fill it; or finds the one that was made before of the same.
 ///
-/// `spool`: a file for compressed frames, made and at once removed; next to where the source keeps its things.
-/// `threads`: how many compress.
+/// `name`: what it is called at the receivers. `memory`: the directory where the source remembers what it has made; it
+/// may be missing. `threads`: how many compress.
 pub fn open(
     file: &Path,
     name: &str,
     signer: Arc<Signer>,
-    spool: &Path,
+    memory: &Path,
     threads: usize,
 ) -> Result<Arc<Transfer>, Wrong> {
     let wrong = |what| {
@@ -61,10 +62,22 @@ pub fn open(
             why,
         }
     };
-    let source = File::open(file).map_err(wrong("opened"))?;
-    let data = source.metadata().map_err(wrong("read"))?;
-    if !data.is_file() {
+    // Not to wait for who opens the other end of a pipe.
+    let source = File::options()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
+        .open(file)
+        .map_err(wrong("opened"))?;
+    if !source.metadata().map_err(wrong("read"))?.is_file() {
         return Err(Wrong::NotAFile(file.to_owned()));
+    }
+    let stamp = Stamp::of(&source).map_err(wrong("read"))?;
+    let size = source.metadata().map_err(wrong("read"))?.len();
+    let source = Arc::new(source);
+    let path = file.canonicalize().map_err(wrong("found"))?;
+    let key = signer.key().to_string();
+    if let Some(transfer) = prepared::load(memory, &path, name, &source, &key) {
+        return Ok(Arc::new(transfer));
     }
     let created = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -72,23 +85,17 @@ pub fn open(
         .as_nanos() as u64;
     let mut id = [0; 16];
     fill_random(&mut id).map_err(wrong("given an id"))?;
-    let header = Header::new(Id(id), name, data.size(), created)?;
+    let header = Header::new(Id(id), name, size, created)?;
     let line = header.line()?;
     let proof = signer.sign(line.as_bytes(), "oscarv spread: header")?;
-    let spool_file = File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(spool)
-        .map_err(|why| Wrong::File {
-            file: spool.to_owned(),
-            what: "made",
-            why,
-        })?;
-    let _ = std::fs::remove_file(spool);
+    let half = Half::new(memory, &path, name, stamp).map_err(|why| Wrong::File {
+        file: memory.to_owned(),
+        what: "written to",
+        why,
+    })?;
     let stock = Stock {
-        file: Arc::new(source),
-        spool: Arc::new(spool_file),
+        file: source,
+        spool: half.spool.clone(),
     };
     let transfer = Arc::new(Transfer::new(header, line, proof, stock.clone()));
     let maker = Arc::new(Maker {
@@ -99,14 +106,13 @@ pub fn open(
         mood: Mutex::default(),
         ready: Mutex::default(),
         came: Condvar::new(),
-        stamp: stamp(&data),
     });
     for _ in 0..threads.max(1) {
         let maker = maker.clone();
         std::thread::spawn(move || maker.make());
     }
     std::thread::spawn(move || {
-        if let Err(why) = maker.bind(&signer) {
+        if let Err(why) = maker.bind(&signer, half) {
             maker.transfer.fail(&why.to_string());
         }
     });
@@ -118,17 +124,6 @@ fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     File::open("/dev/urandom")?.read_exact(bytes)
 }
 
-/// What changes when somebody writes into a file.
-fn stamp(data: &std::fs::Metadata) -> (u64, i64, i64, i64, i64) {
-    (
-        data.size(),
-        data.mtime(),
-        data.mtime_nsec(),
-        data.ctime(),
-        data.ctime_nsec(),
-    )
-}
-
 struct Maker {
     transfer: Arc<Transfer>,
     stock: Stock,
@@ -138,7 +133,6 @@ struct Maker {
     mood: Mutex<Mood>,
     ready: Mutex<BTreeMap<u32, io::Result<Made>>>,
     came: Condvar,
-    stamp: (u64, i64, i64, i64, i64),
 }
 
 /// How often makers had to wait for the network, and it for them.
@@ -237,9 +231,8 @@ impl Maker {
     }
 
     /// The thread that puts frames in order, binds them into pages and signs these.
-    fn bind(&self, signer: &Signer) -> Result<(), Wrong> {
+    fn bind(&self, signer: &Signer, mut half: Half) -> Result<(), Wrong> {
         let frames = self.transfer.header.frames();
-        let mut spool_end = 0;
         let mut first = 0;
         while first < frames {
             let mut made = Vec::new();
@@ -263,10 +256,8 @@ impl Maker {
             for (index, made) in (first..).zip(made) {
                 let mut at = None;
                 if made.entry.encoding == Encoding::Zstd {
-                    let written = self.stock.spool.write_all_at(&made.bytes, spool_end);
-                    written.map_err(|why| Bad(format!("writing the spool: {why}")))?;
-                    at = Some(spool_end);
-                    spool_end += u64::from(made.entry.stored);
+                    let spooled = half.spool(index, &made.bytes);
+                    at = Some(spooled.map_err(|why| Bad(format!("writing the spool: {why}")))?);
                 }
                 if made.entry.stored > 0 {
                     self.transfer.made(index, made.bytes, at);
@@ -274,13 +265,14 @@ impl Maker {
             }
             first += page.entries.len() as u32;
         }
-        let data = self.stock.file.metadata();
-        let data = data.map_err(|why| Bad(format!("reading: {why}")))?;
-        if stamp(&data) != self.stamp {
+        let same = half.same(&self.stock.file);
+        if !same.map_err(|why| Bad(format!("reading: {why}")))? {
             return Err(Bad("the file was changed while it was sent".to_owned()))?;
         }
         let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer))?;
         self.transfer.seal(seal.into());
+        // It is on its way; without being remembered it is made again the next time.
+        let _ = half.keep(&self.transfer, &signer.key().to_string());
         Ok(())
     }
 

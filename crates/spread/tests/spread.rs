@@ -72,8 +72,8 @@ impl Place {
     }
 
     async fn send(&self, file: &Path, hosts: Vec<(String, SocketAddr)>) -> Vec<Host> {
-        let spool = self.path("spool");
-        let transfer = source::open(file, "disk.raw", self.signer.clone(), &spool, 2).unwrap();
+        let memory = self.path("memory");
+        let transfer = source::open(file, "disk.raw", self.signer.clone(), &memory, 2).unwrap();
         let options = send::Options {
             hosts,
             chains: 1,
@@ -204,4 +204,23 @@ async fn a_parent_that_falls_silent_is_left() {
     let left = notes.any(|note| note.contains("left b: it has said nothing"));
     assert!(left, "{report:#?}");
     assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+/// What was sent before is known again: nothing is computed, and nothing is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_time_hosts_have_it() {
+    let place = Place::new();
+    let file = place.file("source", 9);
+    let (address, _task) = place.receiver("a").await;
+    let hosts = vec![("a".to_owned(), address)];
+    let first = place.send(&file, hosts.clone()).await;
+    assert!(first[0].received > 5 << 20, "{first:?}");
+    let again = place.send(&file, hosts.clone()).await;
+    assert_eq!((again[0].state, again[0].received), (State::Done, 0));
+    // Another file is another version.
+    let file = place.file("source", 7);
+    let other = place.send(&file, hosts).await;
+    assert_eq!(other[0].state, State::Done, "{other:?}");
+    let there = std::fs::read(place.path("a/disk.raw")).unwrap();
+    assert!(there == std::fs::read(&file).unwrap());
 }

@@ -48,12 +48,10 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     let name = args.name.clone().unwrap_or(name);
     let hosts = hosts(&args.to)?;
     let signer = Arc::new(signer(context)?);
-    let spool = context
-        .state
-        .join(format!("spread/spool-{}", std::process::id()));
+    let memory = context.state.join("spread/sent");
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let begin = Instant::now();
-    let transfer = spread::source::open(&file, &name, signer, &spool, threads)?;
+    let transfer = spread::source::open(&file, &name, signer, &memory, threads)?;
     let (id, size) = (transfer.header.id, transfer.header.size);
     let shown = context.progress();
     let progress = shown.progress.clone();
