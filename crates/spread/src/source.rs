@@ -16,6 +16,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Frames that may be ready before a child wants them.
@@ -44,6 +45,23 @@ pub enum Wrong {
     Bad(#[from] Bad),
 }
 
+/// A file that is made into a transfer. When this is dropped, making it ends; if all of it was made, it is remembered.
+pub struct Source {
+    pub transfer: Arc<Transfer>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if self.transfer.sealed().is_none() {
+            self.transfer.fail("the source has ended");
+        }
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// Makes a transfer of a file, and starts to fill it; or finds the one that was made before of the same.
 ///
 /// `name`: what it is called at the receivers. `memory`: the directory where the source remembers what it has made; it
@@ -54,7 +72,7 @@ pub fn open(
     signer: Arc<Signer>,
     memory: &Path,
     threads: usize,
-) -> Result<Arc<Transfer>, Wrong> {
+) -> Result<Source, Wrong> {
     let wrong = |what| {
         move |why| Wrong::File {
             file: file.to_owned(),
@@ -77,7 +95,10 @@ pub fn open(
     let path = file.canonicalize().map_err(wrong("found"))?;
     let key = signer.key().to_string();
     if let Some(transfer) = prepared::load(memory, &path, name, &source, &key) {
-        return Ok(Arc::new(transfer));
+        return Ok(Source {
+            transfer: Arc::new(transfer),
+            threads: Vec::new(),
+        });
     }
     let created = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -107,16 +128,20 @@ pub fn open(
         ready: Mutex::default(),
         came: Condvar::new(),
     });
+    let mut running = Vec::new();
     for _ in 0..threads.max(1) {
         let maker = maker.clone();
-        std::thread::spawn(move || maker.make());
+        running.push(std::thread::spawn(move || maker.make()));
     }
-    std::thread::spawn(move || {
+    running.push(std::thread::spawn(move || {
         if let Err(why) = maker.bind(&signer, half) {
             maker.transfer.fail(&why.to_string());
         }
-    });
-    Ok(transfer)
+    }));
+    Ok(Source {
+        transfer,
+        threads: running,
+    })
 }
 
 fn fill_random(bytes: &mut [u8]) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use spread::limit::Limit;
 use spread::receive::{self, Options};
 use spread::send::{self, Host, State};
 use spread::sign::Signer;
@@ -55,14 +56,18 @@ impl Place {
         self.path(name)
     }
 
-    async fn receiver(&self, name: &str) -> (SocketAddr, JoinHandle<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let options = Options {
+    fn options(&self, name: &str) -> Options {
+        Options {
             into: self.path(name),
             keys: vec![self.signer.key()],
             replace: false,
-        };
+        }
+    }
+
+    async fn receiver(&self, name: &str) -> (SocketAddr, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = self.options(name);
         let task = tokio::spawn(async move {
             receive::receive(listener, options, |event| eprintln!("{event:?}"))
                 .await
@@ -73,14 +78,16 @@ impl Place {
 
     async fn send(&self, file: &Path, hosts: Vec<(String, SocketAddr)>) -> Vec<Host> {
         let memory = self.path("memory");
-        let transfer = source::open(file, "disk.raw", self.signer.clone(), &memory, 2).unwrap();
+        let source = source::open(file, "disk.raw", self.signer.clone(), &memory, 2).unwrap();
         let options = send::Options {
             hosts,
             chains: 1,
             patience: Duration::from_millis(300),
             limit: None,
         };
-        send::send(transfer, options, |_| {}).await.unwrap()
+        send::send(source.transfer.clone(), options, |_| {})
+            .await
+            .unwrap()
     }
 }
 
@@ -223,4 +230,184 @@ async fn the_second_time_hosts_have_it() {
     assert_eq!(other[0].state, State::Done, "{other:?}");
     let there = std::fs::read(place.path("a/disk.raw")).unwrap();
     assert!(there == std::fs::read(&file).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_trusted_is_refused() {
+    let place = Place::new();
+    let file = place.file("source", 1);
+    let (address, _task) = place.receiver("a").await;
+    let stranger = Place::new();
+    let report = stranger.send(&file, vec![("a".to_owned(), address)]).await;
+    assert_eq!(report[0].state, State::Refused);
+    assert!(
+        report[0].notes[0].contains("none of the keys"),
+        "{report:?}"
+    );
+    assert!(!place.path("a").exists(), "nothing was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_somebody_else_is_not_replaced() {
+    let place = Place::new();
+    let file = place.file("source", 1);
+    std::fs::create_dir(place.path("a")).unwrap();
+    std::fs::write(place.path("a/disk.raw"), "mine").unwrap();
+    let (address, _task) = place.receiver("a").await;
+    let report = place.send(&file, vec![("a".to_owned(), address)]).await;
+    assert_eq!(report[0].state, State::Refused);
+    assert!(report[0].notes[0].contains("--replace"), "{report:?}");
+    let there = std::fs::read_to_string(place.path("a/disk.raw")).unwrap();
+    assert_eq!(there, "mine");
+}
+
+/// An offer that was right once is no longer, when something newer of the same name is there: whoever has recorded it
+/// cannot bring the old version back.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_version_never_replaces_a_newer_one() {
+    let place = Place::new();
+    let old = place.file("old", 2);
+    let new = place.file("new", 3);
+    let (address, _task) = place.receiver("a").await;
+    let hosts = vec![("a".to_owned(), address)];
+    assert_eq!(place.send(&old, hosts.clone()).await[0].state, State::Done);
+    assert_eq!(place.send(&new, hosts.clone()).await[0].state, State::Done);
+    let report = place.send(&old, hosts).await;
+    assert_eq!(report[0].state, State::Refused);
+    assert!(report[0].notes[0].contains("newer"), "{report:?}");
+    let there = std::fs::read(place.path("a/disk.raw")).unwrap();
+    assert!(there == std::fs::read(&new).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_comes_back_goes_on_where_it_was() {
+    let place = Place::new();
+    let file = place.file("source", 40);
+    let (address, first) = place.receiver("a").await;
+    let source = source::open(
+        &file,
+        "disk.raw",
+        place.signer.clone(),
+        &place.path("memory"),
+        2,
+    )
+    .unwrap();
+    let options = send::Options {
+        hosts: vec![("a".to_owned(), address)],
+        chains: 1,
+        patience: Duration::from_secs(20),
+        limit: Some(Limit::new(10 << 20)),
+    };
+    let (frames, mut some) = tokio::sync::watch::channel(0);
+    let sent = tokio::spawn(send::send(source.transfer.clone(), options, move |hosts| {
+        frames.send_replace(hosts[0].frames);
+    }));
+    some.wait_for(|frames| *frames > 12).await.unwrap();
+    first.abort();
+    let _ = first.await;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let options = place.options("a");
+    tokio::spawn(receive::receive(listener, options, |_| {}));
+    let report = sent.await.unwrap().unwrap();
+    assert_eq!(report[0].state, State::Done, "{report:?}");
+    let joined = report[0].notes.iter().find(|n| n.contains("joined with"));
+    let words = joined.unwrap().split("joined with ").nth(1).unwrap();
+    let had: u32 = words.split(' ').next().unwrap().parse().unwrap();
+    assert!(had > 8, "{report:?}");
+    let there = std::fs::read(place.path("a/disk.raw")).unwrap();
+    assert!(there == std::fs::read(&file).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_meanwhile_is_not_sent() {
+    let place = Place::new();
+    let file = place.file("source", 100);
+    let (address, _task) = place.receiver("a").await;
+    let source = source::open(
+        &file,
+        "disk.raw",
+        place.signer.clone(),
+        &place.path("memory"),
+        2,
+    )
+    .unwrap();
+    let options = send::Options {
+        hosts: vec![("a".to_owned(), address)],
+        chains: 1,
+        patience: Duration::from_millis(300),
+        limit: Some(Limit::new(20 << 20)),
+    };
+    let mut written = false;
+    let report = send::send(source.transfer.clone(), options, |hosts| {
+        if hosts[0].frames > 1 && !written {
+            written = true;
+            use std::os::unix::fs::FileExt;
+            let source = std::fs::File::options().write(true).open(&file).unwrap();
+            source.write_all_at(b"changed", 90 << 20).unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(report[0].state, State::Failed, "{report:?}");
+    let said = report[0]
+        .notes
+        .iter()
+        .any(|note| note.contains("was changed while it was sent"));
+    assert!(said, "{report:?}");
+    assert!(!place.path("a/disk.raw").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_stranger_says_a_receiver_goes_on() {
+    let place = Place::new();
+    let (address, _task) = place.receiver("a").await;
+    let long = vec![b'x'; 1 << 20];
+    let want = br#"{"want":{"id":"00000000000000000000000000000000","frame":4294967295,"offset":1,"pages":9,"single":true}}"#;
+    let offer = br#"{"offer":{"header":"{}","signature":"untrusted comment: x"}}"#;
+    for hello in [
+        &b"\n"[..],
+        b"GET / HTTP/1.1\r\n",
+        b"{}\n",
+        b"\0\0\0\0\n",
+        want,
+        offer,
+        &long,
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // It may hang up before it has all.
+        let _ = stream.write_all(hello).await;
+        let _ = stream.write_all(b"\n").await;
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(4), stream.read_to_end(&mut answer));
+        assert!(
+            ended.await.is_ok(),
+            "{:?}",
+            String::from_utf8_lossy(&hello[..hello.len().min(80)])
+        );
+    }
+    let file = place.file("source", 1);
+    let report = place.send(&file, vec![("a".to_owned(), address)]).await;
+    assert_eq!(report[0].state, State::Done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_file_and_one_of_zeros() {
+    let place = Place::new();
+    let (address, _task) = place.receiver("a").await;
+    let hosts = vec![("a".to_owned(), address)];
+    for size in [0, 1, 5 << 20] {
+        let file = place.path("source");
+        std::fs::File::create(&file).unwrap().set_len(size).unwrap();
+        let report = place.send(&file, hosts.clone()).await;
+        assert_eq!(report[0].state, State::Done, "{report:?}");
+        assert!(report[0].received < 100);
+        use std::os::unix::fs::MetadataExt;
+        let there = std::fs::metadata(place.path("a/disk.raw")).unwrap();
+        assert_eq!((there.size(), there.blocks()), (size, 0));
+    }
 }

@@ -51,8 +51,8 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     let memory = context.state.join("spread/sent");
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let begin = Instant::now();
-    let transfer = spread::source::open(&file, &name, signer, &memory, threads)?;
-    let (id, size) = (transfer.header.id, transfer.header.size);
+    let source = spread::source::open(&file, &name, signer, &memory, threads)?;
+    let (id, size) = (source.transfer.header.id, source.transfer.header.size);
     let shown = context.progress();
     let progress = shown.progress.clone();
     let all = size * hosts.len() as u64;
@@ -66,11 +66,12 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
             .map(|rate| spread::limit::Limit::new(rate.bytes())),
         hosts,
     };
-    let sent = send::send(transfer, options, |hosts| {
+    let sent = send::send(source.transfer.clone(), options, |hosts| {
         tell(&progress, &name, size, hosts, few);
     });
     let hosts = runtime()?.block_on(sent).context("no port to send from")?;
     let seconds = begin.elapsed().as_secs_f64();
+    drop(source);
     let done = hosts.iter().filter(|h| h.state == State::Done).count();
     match done == hosts.len() {
         true => progress.done(&name, format!("{done} hosts have it")),
