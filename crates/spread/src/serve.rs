@@ -7,7 +7,7 @@ use rustix::fs::sendfile;
 use std::io::{self, IoSlice};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// Most of a file that is sent without looking whether anything else is to be done.
 const STEP: usize = 256 << 10;
@@ -38,8 +38,11 @@ async fn flow(
         offset: want.offset,
         told: false,
     };
+    let mut spoke = Instant::now();
     loop {
-        match transfer.next(&mut cursor) {
+        let next = transfer.next(&mut cursor);
+        let waits = matches!(next, Next::Wait);
+        match next {
             Next::Page(page) => message(stream, Kind::Page, &page).await?,
             Next::Pieces(pieces) => {
                 tell(stream, &mut cursor).await?;
@@ -67,11 +70,16 @@ async fn flow(
                 message(stream, Kind::Failed, why.as_bytes()).await?;
                 return stream.shutdown().await;
             }
+            // What changes here need not be what this child waits for, who may be further: it hears that we are here.
             Next::Wait => {
-                if timeout(BEAT, changes.changed()).await.is_err() {
+                if timeout_at(spoke + BEAT, changes.changed()).await.is_err() {
                     message(stream, Kind::Beat, &[]).await?;
+                    spoke = Instant::now();
                 }
             }
+        }
+        if !waits {
+            spoke = Instant::now();
         }
     }
 }
@@ -79,6 +87,7 @@ async fn flow(
 /// One frame, as soon as it is good here. First comes whether it was bad here, too.
 async fn one(stream: &mut TcpStream, transfer: &Transfer, index: u32) -> io::Result<()> {
     let mut changes = transfer.watch();
+    let mut spoke = Instant::now();
     if transfer.was_bad(index) {
         message(stream, Kind::Bad, &index.to_le_bytes()).await?;
     }
@@ -99,8 +108,9 @@ async fn one(stream: &mut TcpStream, transfer: &Transfer, index: u32) -> io::Res
             send_place(stream, &place).await?;
             return stream.shutdown().await;
         }
-        if timeout(BEAT, changes.changed()).await.is_err() {
+        if timeout_at(spoke + BEAT, changes.changed()).await.is_err() {
             message(stream, Kind::Beat, &[]).await?;
+            spoke = Instant::now();
         }
     }
 }
