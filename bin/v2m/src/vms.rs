@@ -9,12 +9,12 @@ use crate::places;
 use crate::record::{Record, absent, created};
 use anyhow::{Context as _, Result};
 use api::Name;
-use profile::{Backend, Vm};
+use profile::{Backend, Disk, Vm};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use v3m::{Driver, Error, State, Status};
+use v3m::{Action, Driver, Error, State, Status};
 use v3m_fake::FakeDriver;
 use v3m_qemu::{Options, QemuDriver};
 
@@ -63,33 +63,43 @@ impl Vms {
         let path = self.path(name).join("record.json");
         let damaged = || format!("{} cannot be used", path.display());
         match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(damaged)?)),
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(record) => Ok(Some(record)),
+                Err(e) => {
+                    let hint = "write it anew from the VM's profile: v2m create --replace FILE";
+                    let message = format!("{}: {e}", damaged());
+                    Err(Failure::new(Code::Failed, message).hint(hint).into())
+                }
+            },
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(damaged),
         }
     }
 
-    /// All records, sorted by name. Damaged ones are an error of each command that needs them, not of the list.
-    pub fn all(&self) -> Result<Vec<Record>> {
+    /// All records, sorted by name, and what is wrong with those that are damaged: an error of each command that needs
+    /// them, and not of the others.
+    pub fn all(&self) -> Result<(Vec<Record>, Vec<anyhow::Error>)> {
         let records = self.records();
         let entries = match std::fs::read_dir(&records) {
             Ok(entries) => entries,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
             Err(e) => {
                 return Err(e).with_context(|| format!("{} cannot be read", records.display()));
             }
         };
-        let mut all = Vec::new();
+        let (mut all, mut damaged) = (Vec::new(), Vec::new());
         for entry in entries.flatten() {
             let name = entry.file_name();
-            if let Some(name) = name.to_str().and_then(|name| Name::new(name).ok())
-                && let Ok(Some(record)) = self.find(&name)
-            {
-                all.push(record);
+            let Some(name) = name.to_str().and_then(|name| Name::new(name).ok()) else {
+                continue;
+            };
+            match self.find(&name) {
+                Ok(record) => all.extend(record),
+                Err(error) => damaged.push(error),
             }
         }
         all.sort_by(|a, b| a.vm.name.cmp(&b.vm.name));
-        Ok(all)
+        Ok((all, damaged))
     }
 
     /// The driver of a VM, which runs it as whom the record says.
@@ -129,9 +139,9 @@ impl Vms {
         Ok(owner::of_disks(&record.vm)?.or_else(|| owner::of_number(number)))
     }
 
-    /// What is, of all VMs that have a record. Few reads a VM.
-    pub async fn list(&self) -> Result<Vec<(Record, Status)>> {
-        let records = self.all()?;
+    /// What is, of all VMs that have a record; with what is wrong with damaged ones. Few reads a VM.
+    pub async fn list(&self) -> Result<(Vec<(Record, Status)>, Vec<anyhow::Error>)> {
+        let (records, damaged) = self.all()?;
         let is_fake = |record: &Record| record.vm.backend == Backend::Fake;
         let mut found: Vec<Status> = Vec::new();
         if records.iter().any(is_fake) {
@@ -147,7 +157,7 @@ impl Vms {
             let status = status.unwrap_or_else(|| absent(&record));
             (record, created(status))
         });
-        Ok(with.collect())
+        Ok((with.collect(), damaged))
     }
 
     /// What is, of one VM that has a record.
@@ -166,7 +176,6 @@ impl Vms {
         let name = &vm.name;
         self.made("run")?;
         places::directory(&self.records(), false)?;
-        // One at a time: numbers are given out here, too.
         // Numbers are given out one at a time; the VM is made or removed by one command at a time.
         let _all = lock(&self.records()).await?;
         let path = self.path(name);
@@ -192,7 +201,11 @@ impl Vms {
         replace: bool,
     ) -> Result<Created> {
         let name = vm.name.clone();
-        let before = self.find(&name)?;
+        let before = match self.find(&name) {
+            // What it was is lost; what it should be is told.
+            Err(_) if replace => None,
+            before => before?,
+        };
         if let Some(before) = &before {
             if before.is(&vm) {
                 return Ok(Created::Already);
@@ -212,7 +225,10 @@ impl Vms {
                 let hint = format!("v2m stop {name}");
                 return Err(Failure::new(Code::Failed, message).hint(hint).into());
             }
-            self.driver(before)?.undefine(&name).await?;
+            if (before.vm.backend == Backend::Fake) != (vm.backend == Backend::Fake) {
+                // The next start tells the driver of the new definition; another driver has to be told of the end.
+                self.driver(before)?.undefine(&name).await?;
+            }
         }
         // Whatever is not there now, and is to be, is ours to remove.
         let mut made: Vec<PathBuf> = before.iter().flat_map(|b| b.made.clone()).collect();
@@ -238,10 +254,14 @@ impl Vms {
             owner::can_reach(&record.vm, owner)?;
         }
         self.keep(&record)?;
-        Ok(match before {
-            Some(_) => Created::Replaced,
-            None => Created::New,
-        })
+        let Some(before) = before else {
+            return Ok(Created::New);
+        };
+        let kept = |path: &Path| record.vm.disks.iter().any(|disk| disk.path == path);
+        for disk in before.vm.disks.iter().filter(|disk| !kept(&disk.path)) {
+            give_back(&before, disk)?;
+        }
+        Ok(Created::Replaced)
     }
 
     fn keep(&self, record: &Record) -> Result<()> {
@@ -250,7 +270,7 @@ impl Vms {
     }
 
     fn free_number(&self) -> Result<u32> {
-        let taken: Vec<u32> = self.all()?.iter().filter_map(|r| r.number).collect();
+        let taken: Vec<u32> = self.all()?.0.iter().filter_map(|r| r.number).collect();
         let free = (0..).find(|number| !taken.contains(number));
         free.context("there are too many VMs")
     }
@@ -270,6 +290,21 @@ impl Vms {
         self.define(record).await
     }
 
+    /// The driver of a VM, for an action that only one that was started takes. Of one that no driver knows yet it is
+    /// refused, as of one that is defined.
+    pub async fn started(&self, record: &Record, action: Action) -> Result<Box<dyn Driver>> {
+        let driver = self.driver(record)?;
+        let name = &record.vm.name;
+        if driver.status(name).await?.state == State::Absent {
+            let state = match self.is_there(name) {
+                true => State::Defined,
+                false => State::Absent,
+            };
+            state.check(action, name)?;
+        }
+        Ok(driver)
+    }
+
     /// Makes the driver know the VM as its record says. A VM that lives stays what it is.
     async fn define(&self, record: &Record) -> Result<Box<dyn Driver>> {
         let driver = self.driver(record)?;
@@ -277,8 +312,7 @@ impl Vms {
         match driver.define(&record.vm).await {
             Err(Error::DefinedOtherwise { .. }) => {
                 if !driver.status(name).await?.state.is_live() {
-                    driver.undefine(name).await?;
-                    driver.define(&record.vm).await?;
+                    driver.redefine(&record.vm).await?;
                 }
             }
             other => other?,
@@ -316,11 +350,14 @@ impl Vms {
         }
         driver.undefine(name).await?;
         for disk in &record.vm.disks {
-            if disks && record.made.contains(&disk.path) {
-                remove(&disk.path)?;
-            } else if !disk.read_only && record.number.is_some() {
-                owner::give_back(&disk.path)
-                    .with_context(|| format!("{} cannot be given back", disk.path.display()))?;
+            if !(disks && record.made.contains(&disk.path)) {
+                give_back(record, disk)?;
+            }
+        }
+        if disks {
+            // Those that an earlier profile of the VM named, too.
+            for path in &record.made {
+                remove(path)?;
             }
         }
         let path = self.path(name);
@@ -335,6 +372,15 @@ impl Vms {
             Err(e) => Err(e).with_context(|| format!("{} cannot be removed", path.display())),
         }
     }
+}
+
+/// A disk that a VM was given is root's again.
+fn give_back(record: &Record, disk: &Disk) -> Result<()> {
+    if disk.read_only || record.number.is_none() {
+        return Ok(());
+    }
+    owner::give_back(&disk.path)
+        .with_context(|| format!("{} cannot be given back", disk.path.display()))
 }
 
 /// Waits for the lock on a directory, where waiting disturbs nobody; none if there is no such directory.

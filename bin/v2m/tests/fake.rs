@@ -206,7 +206,16 @@ fn a_damaged_record_is_an_error_of_its_own_vm() {
     home.ok(&["start", &home.fake("a"), &home.fake("b")]);
     let record = home.state().join("vms/a/record.json");
     std::fs::write(&record, "{").unwrap();
-    home.run(&["status", "a"]).is(1).says("record.json");
+    for command in ["status", "start", "stop"] {
+        home.run(&[command, "a"])
+            .is(1)
+            .says("record.json cannot be used");
+    }
     let listed = home.json(&["list"]);
     assert_eq!(listed["vms"].as_array().unwrap().len(), 1);
+    home.ok(&["list"]).says("v2m create --replace FILE");
+    home.ok(&["create", "--replace", "a.toml"]);
+    assert_eq!(home.state_of("a"), "running", "it ran all the time");
+    home.ok(&["destroy", "a", "b", "--yes"]);
+    assert_eq!(tree(&home.state()), Vec::<std::path::PathBuf>::new());
 }

@@ -1,7 +1,7 @@
 //! The driver: the table is asked, and what it says is done.
 
 use crate::arguments::Accelerator;
-use crate::home::{Home, at};
+use crate::home::{Home, at, remove};
 use crate::launch::{self, Owner};
 use crate::probe::{self, Programs};
 use crate::qmp::Qmp;
@@ -155,12 +155,17 @@ impl QemuDriver {
     /// Pause and resume are one thing.
     async fn switch(&self, name: &Name, action: Action, command: &str) -> Result<()> {
         let home = Home::new(&self.inner.dir, name);
+        // So that the marker is that of whoever came last.
+        let _lock = self.blocking(name, |_, home| home.locked()).await?;
         if self.status(name).await?.state.check(action, name)? {
             if action == Action::Pause {
-                let marker = home.file("paused");
-                mark(&marker)?;
+                mark(&home.file("paused"))?;
             }
             self.command(&home, command, COMMAND).await?;
+        }
+        if action == Action::Resume {
+            // From here on a guest that stands still is one that could not go on.
+            remove(&home.file("paused"))?;
         }
         Ok(())
     }
@@ -299,6 +304,28 @@ impl Driver for QemuDriver {
         let vm = vm.clone();
         self.blocking(&vm.name.clone(), move |_, home| home.define(&vm))
             .await
+    }
+
+    async fn redefine(&self, vm: &Vm) -> Result<()> {
+        let (name, vm) = (vm.name.clone(), vm.clone());
+        self.blocking(&name, move |inner, home| {
+            let old = match home.locked()? {
+                Some(_lock) => {
+                    home.status()?.state.check(Action::Undefine, &home.name)?;
+                    daemon::kill(&home.lock_file(), KILLED).map_err(at(&home.lock_file()))?;
+                    let old = home.vm()?;
+                    home.replace(&vm)?;
+                    old
+                }
+                None => return home.define(&vm),
+            };
+            // The new one's NICs are made at its start.
+            for nic in old.into_iter().flat_map(|old| old.nics) {
+                crate::link::close(&nic.link, &inner.dir);
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn start(&self, name: &Name) -> Result<()> {

@@ -131,6 +131,13 @@ impl Home {
         }
     }
 
+    /// Puts another definition in the place of the old one; the caller has the lock and has seen that no process runs.
+    /// With it the VM was never started, and has its firmware's variables and its console's past.
+    pub fn replace(&self, vm: &Vm) -> Result<()> {
+        remove(&self.file("run.json"))?;
+        write(&self.file("vm.json"), vm)
+    }
+
     /// Removes what `define` and `start` made; the caller has the lock and has seen that no process runs.
     pub fn remove(&self) -> Result<()> {
         for file in FILES.iter().chain(&["vm.json"]) {

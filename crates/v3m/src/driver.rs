@@ -95,6 +95,13 @@ pub trait Driver: Send + Sync {
     /// absent → defined. Repeated with the same VM: nothing happens. With another: `DefinedOtherwise`.
     async fn define(&self, vm: &Vm) -> Result<()>;
 
+    /// Gives a VM without a process another definition; one that is absent is defined. Drivers keep what is the VM's own
+    /// beside its disks: what its console printed, the variables of its firmware.
+    async fn redefine(&self, vm: &Vm) -> Result<()> {
+        self.undefine(&vm.name).await?;
+        self.define(vm).await
+    }
+
     /// defined, stopped, crashed → running. Of a running VM: nothing happens. Returns when the guest's CPUs run.
     async fn start(&self, name: &Name) -> Result<()>;
 

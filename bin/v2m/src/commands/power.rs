@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use terminal::{runtime, small_runtime};
 use tokio::sync::Semaphore;
-use v3m::State;
+use v3m::{Action, State};
 
 /// VMs that are worked on at the same time.
 const AT_ONCE: usize = 32;
@@ -69,7 +69,7 @@ pub fn stop(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
 pub fn reboot(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
     let records = named(context, vms)?;
     each(context, "reboot", records, move |vms, record| async move {
-        let driver = vms.defined(&record).await?;
+        let driver = vms.started(&record, Action::Reboot).await?;
         Ok(driver.reboot(&record.vm.name, grace).await?)
     })
 }
@@ -79,7 +79,10 @@ pub fn pause(context: &Context, vms: &Many) -> Result<Code> {
         context,
         "pause",
         named(context, vms)?,
-        |vms, record| async move { Ok(vms.defined(&record).await?.pause(&record.vm.name).await?) },
+        |vms, record| async move {
+            let driver = vms.started(&record, Action::Pause).await?;
+            Ok(driver.pause(&record.vm.name).await?)
+        },
     )
 }
 
@@ -88,7 +91,10 @@ pub fn resume(context: &Context, vms: &Many) -> Result<Code> {
         context,
         "resume",
         named(context, vms)?,
-        |vms, record| async move { Ok(vms.defined(&record).await?.resume(&record.vm.name).await?) },
+        |vms, record| async move {
+            let driver = vms.started(&record, Action::Resume).await?;
+            Ok(driver.resume(&record.vm.name).await?)
+        },
     )
 }
 

@@ -1,7 +1,7 @@
 //! `list` and `status`: what is. Both only read.
 
 use crate::context::Context;
-use crate::exit::Code;
+use crate::exit::{self, Code};
 use crate::record::Record;
 use crate::source::{self, Target};
 use crate::vms::Vms;
@@ -9,6 +9,7 @@ use anyhow::Result;
 use api::Name;
 use serde::Serialize;
 use serde_json::json;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use terminal::table::{Cell, Table, Tone, number};
 use terminal::{print, small_runtime};
@@ -42,7 +43,11 @@ pub fn shown<'a>(record: &'a Record, status: &'a Status) -> Shown<'a> {
 }
 
 pub fn list(context: &Context) -> Result<Code> {
-    let all = small_runtime()?.block_on(context.vms().list())?;
+    let (all, damaged) = small_runtime()?.block_on(context.vms().list())?;
+    for error in &damaged {
+        let text = exit::render(error, context.colored_messages);
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
     if all.is_empty() && !context.json() {
         context.say("there is no VM; make one with: v2m create FILE");
         return Ok(Code::Ok);

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses some of it")]
 
+pub mod guests;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
