@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use v3m::{Action, Driver, Error, State, Status};
 use v3m_fake::FakeDriver;
 use v3m_qemu::{Options, QemuDriver};
@@ -327,11 +328,22 @@ impl Vms {
         let _one = self.lock(name).await?;
         let driver = self.define(record).await?;
         if !driver.status(name).await?.state.is_live() {
-            let log = driver.console(name).await?.log;
-            let length = std::fs::metadata(log).map_or(0, |m| m.len());
-            places::write(&self.path(name).join("boot"), length.to_string().as_bytes())?;
+            self.begins(name, driver.as_ref()).await?;
         }
         Ok(driver.start(name).await?)
+    }
+
+    /// Restarts a VM; `driver` knows it. What it printed before counts no more for who waits for its new start.
+    pub async fn reboot(&self, name: &Name, driver: &dyn Driver, grace: Duration) -> Result<()> {
+        self.begins(name, driver).await?;
+        Ok(driver.reboot(name, grace).await?)
+    }
+
+    /// What a VM's console prints from now on is of its next start.
+    async fn begins(&self, name: &Name, driver: &dyn Driver) -> Result<()> {
+        let log = driver.console(name).await?.log;
+        let length = std::fs::metadata(log).map_or(0, |m| m.len());
+        places::write(&self.path(name).join("boot"), length.to_string().as_bytes())
     }
 
     /// Where in its console's log the last start of a VM began.
@@ -346,7 +358,7 @@ impl Vms {
         let _one = self.lock(name).await?;
         let driver = self.driver(record)?;
         if driver.status(name).await?.state != State::Absent {
-            driver.stop(name, std::time::Duration::ZERO).await?;
+            driver.stop(name, Duration::ZERO).await?;
         }
         driver.undefine(name).await?;
         for disk in &record.vm.disks {

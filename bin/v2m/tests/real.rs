@@ -84,6 +84,11 @@ fn the_console_goes_both_ways() {
     let answer = Answer::from(child.wait_with_output().unwrap());
     answer.is(0).says("detached; web goes on");
     assert_eq!(home.state_of("web"), "running");
+    // What a VM printed before it was rebooted is not of its new start.
+    home.ok(&["reboot", "web", "--grace", "0"]);
+    home.ok(&["start", "web", "--wait-ready=>", "--time-limit", "60s"]);
+    home.run(&["start", "web", "--wait-ready=hello", "--time-limit", "1s"])
+        .is(6);
 }
 
 /// A disk that is missing is made, and removed only with `--disks`.

@@ -70,7 +70,8 @@ pub fn reboot(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
     let records = named(context, vms)?;
     each(context, "reboot", records, move |vms, record| async move {
         let driver = vms.started(&record, Action::Reboot).await?;
-        Ok(driver.reboot(&record.vm.name, grace).await?)
+        let name = &record.vm.name;
+        vms.reboot(name, driver.as_ref(), grace).await
     })
 }
 
