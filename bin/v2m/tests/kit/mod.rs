@@ -4,7 +4,9 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses some of it")]
 
+pub mod cloud_image;
 pub mod guests;
+pub mod lab;
 
 use serde_json::Value;
 use std::path::{Path, PathBuf};
