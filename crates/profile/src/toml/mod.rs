@@ -67,10 +67,29 @@ pub(crate) fn vm_of<'t>(
     .vm(table, place)
 }
 
+/// In a larger file only the first syntax error is told: the parser keeps each of them, and a file of nothing else would
+/// take gigabytes.
+const MOST_RECOVERED: usize = 1 << 20;
+
 fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Spanned<DeTable<'t>> {
-    let (root, errors) = DeTable::parse_recoverable(text);
+    let (root, mut errors) = if text.len() <= MOST_RECOVERED {
+        DeTable::parse_recoverable(text)
+    } else {
+        match DeTable::parse(text) {
+            Ok(root) => (root, Vec::new()),
+            Err(error) => (Spanned::new(0..0, DeTable::new()), vec![error]),
+        }
+    };
+    let place = |error: &toml::de::Error| error.span().unwrap_or(text.len()..text.len());
+    errors.sort_by_key(|error| place(error).start);
+    let mut last = 0;
     for error in errors {
-        let span = error.span().unwrap_or(text.len()..text.len());
+        let span = place(&error);
+        // What follows on a line is a consequence of the first.
+        let line = found.line(span.start);
+        if std::mem::replace(&mut last, line) == line {
+            continue;
+        }
         let hint = advice(error.message(), text, &span);
         let message = format!("not TOML: {}", error.message());
         let problem = found.syntax(span, message);

@@ -103,6 +103,11 @@ fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Option<Document<'t>> {
     match Document::parse_with_options(text, options) {
         Ok(document) => Some(document),
         Err(e) => {
+            if e == roxmltree::Error::NodesLimitReached {
+                let message = format!("more than {MOST_NODES} elements and texts");
+                found.syntax(0..0, message);
+                return None;
+            }
             let at = offset(text, e.pos());
             let message = e.to_string();
             // The place is told by ourselves.
