@@ -85,7 +85,7 @@ fn made(message: &str) -> Vec<String> {
         m if m.starts_with("the file is not UTF-8") => (b"name = \"\xe9\"".to_vec(), false),
         m if m.starts_with("the file is UTF-16") => (b"\xff\xfe<\0".to_vec(), false),
         m if m.ends_with("a NUL byte") => (b"<vm>\0</vm>".to_vec(), false),
-        m if m == "more than … elements and texts" => (
+        "more than … elements and texts" => (
             format!("<vm>{}</vm>", "<a/>".repeat(2_000_000)).into_bytes(),
             false,
         ),
