@@ -89,7 +89,7 @@ pub fn vms(text: &str, source: &str) -> Result<Checked<Vec<Vm>>, Errors> {
     small_enough(text.len(), source)?;
     let mut found = error::Found::new(text);
     let raw = match Form::of(text) {
-        Form::Toml => vec![toml::vm(text, &mut found)],
+        Form::Toml => toml::vms(text, &mut found),
         Form::Xml => xml::vms(text, &mut found),
     };
     let value = check::vms(raw, &mut found);

@@ -201,3 +201,39 @@ fn numa_nodes_together_have_too_much_memory() {
     );
     assert!(wrong(&text).contains("128T of memory is too much"));
 }
+
+#[test]
+fn words_of_others_and_other_files() {
+    let disk = "[[disk]]\nfile = \"a.raw\"\nsize = 8\ncpus = 2\n";
+    let told = wrong(&format!("name = \"a\"\n{disk}[[nic]]\ntype = \"nat\"\n"));
+    let said: Vec<&str> = told.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(
+        said,
+        [
+            "x:3:1: error: unknown key \"file\" in [[disk]]",
+            "hint: did you mean \"path\"?",
+            "",
+            "x:4:8: error: \"size\" must be a text, not a number",
+            "hint: write size = \"8M\" or size = \"8G\"",
+            "",
+            "x:5:1: error: unknown key \"cpus\" in [[disk]]",
+            "hint: \"cpus\" is written at the top of the file, before the first [section], or below a [[numa]]",
+            "",
+            "x:7:1: error: unknown key \"type\" in [[nic]]",
+            "hint: did you mean \"kind\"?",
+        ]
+    );
+    let cluster = "name = \"mpi\"\n[[group]]\nname = \"head\"\n";
+    assert!(wrong(cluster).starts_with("x:2:3: error: this is a cluster, not a VM\n"));
+    let inner = "<vm><name>a</name><disk path='a.raw' cpus='2'/></vm>";
+    assert!(wrong(inner).contains(
+        "hint: \"cpus\" is written directly in the element that holds all others, or below a <numa>"
+    ));
+    for (text, hint) in [
+        ("<vm name=a/>", "attributes are written as in name=\"web\""),
+        ("<vm/><vm/>", "is there anything after it?"),
+        ("<domain/>", "domains of libvirt's are not read"),
+    ] {
+        assert!(wrong(text).contains(hint), "{}", wrong(text));
+    }
+}

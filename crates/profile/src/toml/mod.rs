@@ -12,7 +12,7 @@ mod values;
 mod vm;
 
 use crate::error::{Found, Span};
-use crate::form::Form;
+use crate::form::{Form, not_a_cluster, not_a_vm};
 use crate::raw::{Cluster, Vm};
 use sections::{CLUSTER_SECTIONS, Section, VM_SECTIONS};
 use toml::Spanned;
@@ -24,13 +24,29 @@ type Value<'i> = Spanned<DeValue<'i>>;
 /// Reads what can be read; the rest is reported to `found`.
 pub(crate) fn cluster<'t>(text: &'t str, found: &mut Found<'t>) -> Cluster {
     let root = parse(text, found);
-    cluster_of(root.get_ref(), Form::Toml, text, found)
+    let table = root.get_ref();
+    if let (None, Some(disk)) = (place_of("group", table), place_of("disk", table)) {
+        not_a_cluster(disk, found);
+        return Cluster::default();
+    }
+    cluster_of(table, Form::Toml, text, found)
 }
 
-/// The same for a VM profile.
-pub(crate) fn vm<'t>(text: &'t str, found: &mut Found<'t>) -> Vm {
+/// The VM of a profile; none if it is something else.
+pub(crate) fn vms<'t>(text: &'t str, found: &mut Found<'t>) -> Vec<Vm> {
     let root = parse(text, found);
-    vm_of(root.get_ref(), 0..0, Form::Toml, text, found)
+    let table = root.get_ref();
+    if let (Some(group), None) = (place_of("group", table), place_of("disk", table)) {
+        not_a_vm(group, found);
+        return Vec::new();
+    }
+    vec![vm_of(table, 0..0, Form::Toml, text, found)]
+}
+
+fn place_of(key: &str, table: &DeTable<'_>) -> Option<Span> {
+    let mut keys = table.iter().map(|(key, _)| key);
+    keys.find(|known| &**known.get_ref() == key)
+        .map(Spanned::span)
 }
 
 /// What a tree says of a cluster.
@@ -83,12 +99,15 @@ fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Spanned<DeTable<'t>> {
     };
     let place = |error: &toml::de::Error| error.span().unwrap_or(text.len()..text.len());
     errors.sort_by_key(|error| place(error).start);
-    let mut last = 0;
+    let (mut last, mut section) = (0, None);
     for error in errors {
         let span = place(&error);
         // What follows on a line is a consequence of the first.
         let line = found.line(span.start);
         if std::mem::replace(&mut last, line) == line {
+            continue;
+        }
+        if follows(&mut section, error.message(), text, span.start) {
             continue;
         }
         let hint = advice(error.message(), text, &span);
@@ -102,23 +121,56 @@ fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Spanned<DeTable<'t>> {
 }
 
 /// What to do about a syntax error.
-fn advice(message: &str, text: &str, span: &Span) -> Option<&'static str> {
-    let before = text.get(..span.start).unwrap_or(text);
-    let before = before.rsplit('\n').next().unwrap_or(before);
+fn advice(message: &str, text: &str, span: &Span) -> Option<String> {
+    let before = line_before(text, span.start);
     let after = text.get(span.end..).unwrap_or_default();
     // A list that is not closed swallows the headers and keys below it.
     let swallowed = before.starts_with('[') || after.trim_start_matches(' ').starts_with('=');
-    if message.starts_with("duplicate key") {
-        Some("a key or a [section] may be written once; keep one of the two")
-    } else if message.starts_with("missing comma between array elements")
-        || (message.contains("string") && swallowed)
-    {
-        Some("is a list above not closed? A list ends with ]")
+    let list = "is a list above not closed? A list ends with ]";
+    let advice = if message.starts_with(DUPLICATE) {
+        let key = text.get(span.clone()).unwrap_or_default();
+        if before.ends_with('[') && ["group", "disk", "nic", "numa", "node"].contains(&key) {
+            return Some(format!(
+                "there can be several: write each with two brackets, [[{key}]]"
+            ));
+        }
+        "a key or a [section] may be written once; keep one of the two"
+    } else if message.starts_with("missing comma between array elements") {
+        list
     } else if message.contains("string") {
-        Some("texts are written in double quotes, as in name = \"mpi\"")
+        match () {
+            () if swallowed => list,
+            () if message.contains("expected `\"`") => "is the quote at the end missing?",
+            () => "texts are written in double quotes, as in name = \"mpi\"",
+        }
+    } else if message.contains("key") {
+        "a line is a key and its value, as in name = \"mpi\", or a [section]"
     } else {
-        None
+        return None;
+    };
+    Some(advice.to_owned())
+}
+
+const DUPLICATE: &str = "duplicate key";
+
+/// What is before a place in its line.
+fn line_before(text: &str, at: usize) -> &str {
+    let before = text.get(..at).unwrap_or(text);
+    before.rsplit('\n').next().unwrap_or(before)
+}
+
+/// A section twice makes its keys so too: only the section is told. `last` is it, or the last of its keys so far.
+fn follows(last: &mut Option<usize>, message: &str, text: &str, at: usize) -> bool {
+    if !message.starts_with(DUPLICATE) {
+        return false;
     }
+    let section = line_before(text, at).starts_with('[');
+    let between = last.and_then(|last| text.get(last..at));
+    let follows = !section && between.is_some_and(|between| !between.contains("\n["));
+    if section || follows {
+        *last = Some(at);
+    }
+    follows
 }
 
 struct Reader<'r, 't> {

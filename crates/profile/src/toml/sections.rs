@@ -161,6 +161,28 @@ pub(crate) const CLUSTER_SECTIONS: &[&Section] = &[&CLUSTER, &IMAGE, &NETWORK, &
 /// All sections of a VM profile, the top first.
 pub(crate) const VM_SECTIONS: &[&Section] = &[&VM, &CPU, &NUMA, &BOOT, &DISK, &NIC, &CLOUD_INIT];
 
+/// What others call it, and what it is called here.
+const OTHER_WORDS: [(&str, &str); 18] = [
+    ("distro", "distribution"),
+    ("file", "path"),
+    ("hostname", "name"),
+    ("image", "path"),
+    ("ip", "address"),
+    ("mem", "memory"),
+    ("nodes", "count"),
+    ("nodes", "group"),
+    ("os", "distribution"),
+    ("processors", "cpus"),
+    ("ram", "memory"),
+    ("readonly", "read-only"),
+    ("source", "path"),
+    ("type", "format"),
+    ("type", "kind"),
+    ("vcpu", "cpus"),
+    ("vcpus", "cpus"),
+    ("vlan", "tag"),
+];
+
 /// The type of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -193,6 +215,14 @@ impl Section {
             let name = section.what.trim_matches(['[', ']']);
             name.rsplit('.').next() == Some(key)
         })
+    }
+
+    /// The key that is called so elsewhere.
+    pub fn otherwise(&self, word: &str) -> Option<&'static str> {
+        let known = OTHER_WORDS.iter().filter(|(theirs, _)| *theirs == word);
+        known
+            .map(|(_, ours)| *ours)
+            .find(|ours| self.written(ours).is_some())
     }
 
     pub fn names(&self) -> impl Iterator<Item = &'static str> {

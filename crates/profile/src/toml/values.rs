@@ -37,7 +37,16 @@ impl Reader<'_, '_> {
             .iter()
             .filter(|home| home.names().any(|known| known == name));
         let homes: Vec<_> = homes.map(|home| home.opened).collect();
-        let near = suggest(name, section.names());
+        // A word of another section is meant as it is, and one that others have for ours too.
+        let otherwise = match value.get_ref() {
+            // As `nodes = 3`, but not [[group.nodes]].
+            DeValue::Array(_) | DeValue::Table(_) => None,
+            _ => section.otherwise(name),
+        };
+        let near = match otherwise {
+            None if homes.is_empty() => suggest(name, section.names()),
+            other => other,
+        };
         let problem = self.found.error(key.span(), message);
         if let Some(near) = near {
             problem.hint(format!("did you mean {near:?}?"));
@@ -64,6 +73,11 @@ impl Reader<'_, '_> {
         };
         let hint = match (wanted, value.get_ref()) {
             _ if self.form == Form::Xml => format!("write {}", section.example(key)),
+            ("a text", DeValue::Integer(_))
+                if short && matches!(key, "memory" | "size" | "disk") =>
+            {
+                format!("write {key} = \"{written}M\" or {key} = \"{written}G\"")
+            }
             // For others, quotes alone would not do.
             ("a text", DeValue::Integer(_) | DeValue::Float(_) | DeValue::Boolean(_))
                 if short && matches!(key, "name" | "user") =>
