@@ -233,7 +233,32 @@ fn words_of_others_and_other_files() {
         ("<vm name=a/>", "attributes are written as in name=\"web\""),
         ("<vm/><vm/>", "is there anything after it?"),
         ("<domain/>", "domains of libvirt's are not read"),
+        (
+            "<vm name='a' name='b'/>",
+            "not XML: attribute 'name' is already defined",
+        ),
     ] {
         assert!(wrong(text).contains(hint), "{}", wrong(text));
+    }
+}
+
+/// What a VM boots was not looked at where a disk was wrong, or where a kernel stood beside an order.
+#[test]
+fn one_error_does_not_hide_another() {
+    let disk = "[[disk]]\npath = \"http://host/a.raw\"\n";
+    let told = wrong(&format!("name = \"a\"\n[boot]\norder = [\"hd\"]\n{disk}"));
+    assert!(
+        told.contains("x:3:10: error: \"hd\" is not a boot device"),
+        "{told}"
+    );
+    assert!(told.contains("is an address, not a path"), "{told}");
+    let both = "name = \"a\"\nfirmware = \"uefi\"\n[boot]\nkernel = \"\"\norder = [\"disk\"]\n";
+    let told = wrong(both);
+    for said in [
+        "x:2:12: error: a kernel is",
+        "x:4:10: error: the path",
+        "x:5:9: error: the VM boots",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
     }
 }

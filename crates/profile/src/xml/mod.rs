@@ -106,12 +106,9 @@ fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Option<Document<'t>> {
                 return None;
             }
             let at = offset(text, e.pos());
-            let message = e.to_string();
             // The place is told by ourselves.
-            let message = message
-                .rsplit_once(" at ")
-                .map_or(&*message, |(before, _)| before);
-            let problem = found.syntax(at..at + 1, format!("not XML: {}", printable(message)));
+            let message = e.to_string().replace(&format!(" at {}", e.pos()), "");
+            let problem = found.syntax(at..at + 1, format!("not XML: {}", printable(&message)));
             match e {
                 roxmltree::Error::UnknownEntityReference(..)
                 | roxmltree::Error::MalformedEntityReference(..) => {
