@@ -6,7 +6,7 @@ mod kit;
 
 use kit::Home;
 use kit::cloud_image::{CloudImage, NEEDS};
-use kit::lab::{ANSWER, BOOT, Person, UP, has};
+use kit::lab::{ANSWER, BOOT, LabHome, Person, UP, has};
 
 const KEY: &str =
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7ZJzYJ0n0H6Zc1vY5u5n5fQe3B1rWn8b1m6q2o4Y0k me@home";
@@ -14,12 +14,12 @@ const KEY: &str =
 const VARIABLE: &str = "/sys/firmware/efi/efivars/V2mLab-5d5a4a56-2c4e-4f0c-9d2c-2b8a7a1c0e11";
 
 /// A home with `disk.qcow2`, which stands on the cloud image and is larger.
-fn home() -> Option<(Home, CloudImage)> {
+fn home() -> Option<(LabHome, CloudImage)> {
     if !has(&NEEDS) {
         return None;
     }
     let image = CloudImage::get(&kit::program());
-    let home = Home::new();
+    let home = LabHome::new();
     let backing = image.disk.to_str().unwrap();
     home.ok(&["image", "create", "disk.qcow2", "3G", "--backing", backing]);
     Some((home, image))

@@ -5,7 +5,7 @@
 mod kit;
 
 use kit::Home;
-use kit::lab::{ANSWER, BOOT, Person, has};
+use kit::lab::{ANSWER, BOOT, LabHome, Person, has};
 use std::process::Command;
 
 const ISOLINUX: &str = "/usr/lib/ISOLINUX/isolinux.bin";
@@ -50,7 +50,7 @@ fn debians_installer_asks_and_is_answered() {
     if !has(&NEEDS) {
         return;
     }
-    let home = Home::new();
+    let home = LabHome::new();
     make_iso(&home);
     home.file(
         "fresh.toml",

@@ -1,7 +1,9 @@
 //! For tests with guests that are whole systems: what they need, where what they make is kept, and somebody who sits at
 //! a console.
 
-use super::{Answer, Home};
+use super::{Answer, Home, end_all, until};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
@@ -47,6 +49,69 @@ pub fn place() -> PathBuf {
     };
     std::fs::create_dir_all(&place).unwrap();
     place.canonicalize().unwrap()
+}
+
+/// A home whose VMs the next test ends and whose files it removes, if this one is killed.
+pub struct LabHome {
+    // First, so that the mark is there as long as it is.
+    home: Home,
+    _mark: Mark,
+}
+
+/// A file with the home's path, held by a lock as long as its test lives.
+struct Mark(
+    PathBuf,
+    #[allow(dead_code, reason = "it holds the lock")] File,
+);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl LabHome {
+    pub fn new() -> Self {
+        let marks = place().join("homes");
+        std::fs::create_dir_all(&marks).unwrap();
+        for mark in std::fs::read_dir(&marks).unwrap().flatten() {
+            let Ok(held) = File::open(mark.path()) else {
+                continue;
+            };
+            if flock(&held, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                let text = std::fs::read_to_string(mark.path()).unwrap_or_default();
+                if Path::new(&text).exists() {
+                    // The mark stays until the next time: a command of the killed test may yet write there.
+                    end_all(&Path::new(&text).join("state"));
+                    let _ = std::fs::remove_dir_all(text);
+                    continue;
+                }
+                let _ = std::fs::remove_file(mark.path());
+            }
+        }
+        let home = Home::new();
+        let path = home.path("");
+        let path = path.to_str().unwrap().trim_end_matches('/');
+        // Under its name when it is held.
+        let mark = marks.join(path.trim_start_matches('/').replace('/', "-"));
+        let half = tempfile::NamedTempFile::new_in(place()).unwrap();
+        let (mut held, half) = half.keep().unwrap();
+        flock(&held, FlockOperation::LockExclusive).unwrap();
+        held.write_all(path.as_bytes()).unwrap();
+        std::fs::rename(half, &mark).unwrap();
+        Self {
+            home,
+            _mark: Mark(mark, held),
+        }
+    }
+}
+
+impl std::ops::Deref for LabHome {
+    type Target = Home;
+
+    fn deref(&self) -> &Home {
+        &self.home
+    }
 }
 
 /// Somebody who reads what a command shows of a console, and types.
@@ -208,6 +273,9 @@ impl Home {
         let journal = std::fs::read_to_string(run.join("journal.out")).unwrap();
         assert!(journal.contains("guest-shutdown"), "{journal}");
         assert!(!run.join("stopping").exists(), "it was ended by force");
-        assert_eq!(self.state_of(vm), "stopped");
+        // Its console ends before its process does.
+        until("it has ended", || {
+            (self.state_of(vm) == "stopped").then_some(())
+        });
     }
 }
