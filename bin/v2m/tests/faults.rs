@@ -174,7 +174,7 @@ fn a_guest_that_stops_after_a_pause_or_a_snapshot_has_crashed() {
     assert!(!marker.exists());
     home.ok(&["image", "snapshot", "create", "web", "one"]);
     assert!(!marker.exists());
-    home.ok(&["image", "snapshot", "apply", "web", "one"]);
+    home.ok(&["image", "snapshot", "apply", "web", "one", "--yes"]);
     assert!(!marker.exists());
     assert_eq!(home.state_of("web"), "running");
     // Of a paused one it stays.

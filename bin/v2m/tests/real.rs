@@ -102,7 +102,7 @@ fn disks_that_v2m_made() {
     assert!(home.path("new.qcow2").exists());
     // Snapshots of the VM: running, with its memory; stopped, without.
     home.ok(&["image", "snapshot", "create", "web", "live"]);
-    home.ok(&["image", "snapshot", "apply", "web", "live"]);
+    home.ok(&["image", "snapshot", "apply", "web", "live", "--yes"]);
     home.ok(&["stop", "web", "--grace", "0"]);
     home.ok(&["image", "snapshot", "create", "web", "cold"]);
     let list = home.json(&["image", "snapshot", "list", "web"]);
@@ -223,7 +223,7 @@ fn images_and_snapshots() {
         .is(1);
     let list = home.json(&["image", "snapshot", "list", "a.qcow2"]);
     assert_eq!(list["snapshots"][0]["name"], "first");
-    home.ok(&["image", "snapshot", "apply", "a.qcow2", "first"]);
+    home.ok(&["image", "snapshot", "apply", "a.qcow2", "first", "--yes"]);
     home.ok(&["image", "snapshot", "delete", "a.qcow2", "first"]);
     home.ok(&["image", "check", "a.qcow2"]);
 }

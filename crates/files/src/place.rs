@@ -56,8 +56,16 @@ impl Place {
         &self.path
     }
 
-    pub fn directory(&self) -> &OwnedFd {
+    pub fn directory(&self) -> &Arc<OwnedFd> {
         &self.directory
+    }
+
+    /// The same name in another directory.
+    pub fn within(&self, directory: &Arc<OwnedFd>) -> Self {
+        Self {
+            directory: directory.clone(),
+            ..self.clone()
+        }
     }
 
     /// Another name in the same directory.
@@ -151,7 +159,8 @@ impl Place {
         if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
             return Ok(());
         }
-        if (found.st_uid, found.st_gid) == (uid, gid) {
+        if found.st_uid == uid {
+            // His already, of whatever group he has it.
             return Ok(());
         }
         if found.st_nlink > 1 {
