@@ -347,7 +347,7 @@ pub struct Top {
     /// The time between two looks
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = terminal::time::parse)]
     pub interval: Duration,
-    /// Write it into this file instead, in Prometheus' text format
+    /// Write it into this file instead, in Prometheus' text format; `-` is standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub prometheus: Option<PathBuf>,
 }

@@ -151,6 +151,8 @@ fn figures_for_prometheus_are_readable_and_touch_nothing_else() {
     let mode = std::fs::metadata(&figures).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
     assert_eq!(std::fs::read(home.path("keep.half")).unwrap(), b"mine");
+    let printed = top("-").is(0).out;
+    assert_eq!(printed, std::fs::read_to_string(&figures).unwrap());
     home.file("target", "mine");
     symlink(home.path("target"), home.path("link.prom")).unwrap();
     top("link.prom").is(2).says("no plain file");

@@ -86,6 +86,7 @@ pub fn run(context: &Context, args: &Top) -> Result<Code> {
             })
             .collect();
         match &args.prometheus {
+            Some(file) if file == Path::new("-") => print(prometheus(&now))?,
             Some(file) => publish(file, prometheus(&now).as_bytes())?,
             None if context.json() && args.once => context.document(&document(&rows))?,
             None if context.json() => print(document(&rows).to_string() + "\n")?,
