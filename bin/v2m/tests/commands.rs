@@ -170,7 +170,7 @@ fn what_is_refused_changes_nothing() {
             1,
         ),
         (&["image", "snapshot", "create", "disk.raw", "one"], 1),
-        (&["image", "snapshot", "apply", "on", "one"], 1),
+        (&["image", "snapshot", "apply", "on", "one", "--yes"], 1),
         (&["image", "snapshot", "create", "on", "a/b"], 2),
     ];
     for (case, code) in cases {

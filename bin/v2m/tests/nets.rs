@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/inside.rs"]
+mod inside;
 mod kit;
 
 use kit::{Home, until};
@@ -14,43 +16,23 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const INSIDE: &str = "V2M_TEST_INSIDE";
-
-/// True where the test has to go on: inside. Outside it runs the test inside, and fails with it.
+/// True inside, in namespaces where all networks are the test's own.
 fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+    let namespaces = [
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ];
+    let inside = inside::inside(test, &namespaces);
+    if inside {
         // What is in /sys is of the namespace in which it was mounted.
         run("mount", &["-t", "sysfs", "none", "/sys"]);
         run("ip", &["link", "set", "lo", "up"]);
-        return true;
     }
-    let unshare = || {
-        let mut unshare = Command::new("unshare");
-        unshare.args([
-            "--net",
-            "--mount",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-        ]);
-        if !rustix::process::geteuid().is_root() {
-            unshare.arg("--map-root-user");
-        }
-        unshare
-    };
-    let possible = unshare().arg("true").status();
-    if !possible.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: no network namespace can be made here");
-        return false;
-    }
-    let mut again = unshare();
-    again.arg(std::env::current_exe().unwrap());
-    again
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1");
-    assert!(again.status().unwrap().success(), "inside");
-    false
+    inside
 }
 
 #[track_caller]
@@ -162,7 +144,7 @@ fn bridged() {
     let mac = "52:54:00:0a:00:01";
     let file = vm(&home, "web", mac, "kind = \"bridged\"\nbridge = \"br9\"");
     home.run(&["start", &file])
-        .is(1)
+        .is(3)
         .says("ip link add br9 type bridge");
     let far = bridge();
     let server = Dhcp::new(&home, far, "10.9.0");
@@ -196,7 +178,7 @@ fn vlan() {
         "kind = \"vlan\"\nbridge = \"br9\"\ntag = 77",
     );
     let far = bridge();
-    home.run(&["start", &file]).is(1).says("vlan_filtering 1");
+    home.run(&["start", &file]).is(3).says("vlan_filtering 1");
     assert_eq!(ports(), 1);
     let type_of = [
         "link",
@@ -355,7 +337,7 @@ fn an_ordinary_users_nics() {
     let home = Home::new();
     let mac = "52:54:00:0a:00:09";
     let file = vm(&home, "one", mac, "kind = \"host-only\"\nnetwork = \"lab\"");
-    home.run(&["start", &file]).is(1).says("use `private`");
+    home.run(&["start", &file]).is(3).says("use `private`");
     let file = vm(
         &home,
         "two",
@@ -363,7 +345,7 @@ fn an_ordinary_users_nics() {
         "kind = \"bridged\"\nbridge = \"nobridge9\"",
     );
     home.run(&["start", &file])
-        .is(1)
+        .is(3)
         .says("there is no bridge nobridge9");
     for name in ["one", "two"] {
         assert_eq!(home.state_of(name), "defined");
@@ -381,7 +363,7 @@ fn pci_devices() {
         );
         home.file("web.toml", text);
         home.ok(&["create", "--replace", "web.toml"]);
-        let said = home.run(&["start", "web"]).is(1).err;
+        let said = home.run(&["start", "web"]).is(3).err;
         assert_eq!(home.state_of("web"), "defined");
         said
     };

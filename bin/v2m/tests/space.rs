@@ -6,47 +6,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "kit/inside.rs"]
+mod inside;
 mod kit;
 
+use inside::inside;
 use kit::guests::{PACKET, WRITER, boot_sector, echo};
 use kit::{Home, until};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-const INSIDE: &str = "V2M_TEST_INSIDE";
-
-/// True where the test has to go on: inside. Outside it runs the test inside, and fails with it.
-fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    let user = !rustix::process::geteuid().is_root();
-    let unshare = |what: &mut Command| {
-        what.args(["--mount", "--propagation", "private"]);
-        if user {
-            what.arg("--map-root-user");
-        }
-    };
-    let mut possible = Command::new("unshare");
-    unshare(&mut possible);
-    if !possible.arg("true").status().is_ok_and(|s| s.success()) {
-        eprintln!("skipped: no mount namespace can be made here");
-        return false;
-    }
-    // Removed from out here, where nothing is mounted in it.
-    let place = tempfile::tempdir().unwrap();
-    std::fs::set_permissions(place.path(), PermissionsExt::from_mode(0o711)).unwrap();
-    let mut again = Command::new("unshare");
-    again.env("TMPDIR", place.path());
-    unshare(&mut again);
-    again.arg(std::env::current_exe().unwrap());
-    again
-        .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "1");
-    assert!(again.status().unwrap().success(), "inside");
-    false
-}
+const MOUNTS: [&str; 3] = ["--mount", "--propagation", "private"];
 
 /// Gives a directory a file system of this size, or another size.
 fn sized(directory: &Path, size: &str, again: bool) {
@@ -63,7 +33,7 @@ fn sized(directory: &Path, size: &str, again: bool) {
 
 #[test]
 fn a_guest_waits_for_space_and_goes_on() {
-    if !inside("a_guest_waits_for_space_and_goes_on") {
+    if !inside("a_guest_waits_for_space_and_goes_on", &MOUNTS) {
         return;
     }
     let home = Home::new();
@@ -109,7 +79,7 @@ fn a_guest_waits_for_space_and_goes_on() {
 
 #[test]
 fn commands_on_a_full_file_system_change_nothing() {
-    if !inside("commands_on_a_full_file_system_change_nothing") {
+    if !inside("commands_on_a_full_file_system_change_nothing", &MOUNTS) {
         return;
     }
     let home = Home::new();
