@@ -71,7 +71,7 @@ pub fn created(record: &Record, status: Status) -> Status {
         (State::Absent, Some(_)) => State::Unknown,
         (state, _) => state,
     };
-    let damaged = record.damaged.is_some().then(|| "its record is damaged");
+    let damaged = record.damaged.is_some().then_some("its record is damaged");
     let reason = status.reason.or(damaged.map(str::to_owned));
     Status {
         state,
