@@ -98,7 +98,7 @@ fn no_memory_is_told_before_and_when_qemu_gets_none() {
     let file = echo(&home, "web");
     let text = std::fs::read_to_string(home.path(&file)).unwrap();
     home.file(&file, text.replace("16M", "60T"));
-    home.run(&["start", &file]).is(1).says("MiB of memory");
+    home.run(&["start", &file]).is(3).says("MiB of memory");
     home.ok(&["destroy", "web", "--yes"]);
     // The host had it when it was asked, and not when QEMU wanted it.
     home.file(&file, text.replace("16M", "512M"));

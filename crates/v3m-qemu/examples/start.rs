@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let boot = Boot::Firmware { order };
     let mut vm = Vm::new("example".parse()?, Backend::Auto, 1, api::MiB(512), boot);
     vm.disks = vec![disk];
-    let driver = QemuDriver::open(Path::new("/tmp/v3m-example"), Options::default())?;
+    let driver = QemuDriver::open(Path::new("v3m-example"), Options::default())?;
     driver.define(&vm).await?;
     driver.start(&vm.name).await?;
     let mut console = driver.console(&vm.name).await?.connect()?;
