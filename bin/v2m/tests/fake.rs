@@ -134,7 +134,10 @@ fn fifty_commands_at_once_on_one_vm() {
         // Done, or refused for its state; never a panic or a damaged file.
         assert!(
             matches!(answer.code, 0 | 4)
-                || (answer.code == 1 && answer.err.contains("is not possible while")),
+                || (answer.code == 1
+                    && (answer.err.contains("is not possible while")
+                        // Another command stopped it in the same moment.
+                        || answer.err.contains("web was started and is "))),
             "{answer:?}"
         );
     }
