@@ -8,13 +8,27 @@ fuzz_target!(|bytes: &[u8]| {
         Err(errors) => {
             assert!(errors.len() > 0, "refused without a word");
             let said = errors.to_string();
-            assert!(said.chars().all(|c| c == '\n' || !c.is_control()), "{said:?}");
+            assert!(
+                said.chars().all(|c| c == '\n' || !c.is_control()),
+                "{said:?}"
+            );
+        }
+        Ok(checked)
+            if checked
+                .notes
+                .iter()
+                .any(|note| note.to_string().contains(char::is_control)) =>
+        {
+            panic!("{:?}", checked.notes);
         }
         // A file of a few bytes can be a cluster of very many nodes.
         Ok(checked) if checked.value.nodes().count() > 1000 => {}
         Ok(checked) => {
             let cluster = checked.value;
-            for text in [profile::to_toml(&cluster), profile::cluster_to_xml(&cluster)] {
+            for text in [
+                profile::to_toml(&cluster),
+                profile::cluster_to_xml(&cluster),
+            ] {
                 match profile::cluster(&text, "written") {
                     Ok(again) => assert_eq!(again.value, cluster, "{text}"),
                     Err(errors) => panic!("{errors}\n---\n{text}"),

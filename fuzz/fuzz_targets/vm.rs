@@ -8,9 +8,14 @@ fuzz_target!(|bytes: &[u8]| {
         Err(errors) => {
             assert!(errors.len() > 0, "refused without a word");
             let said = errors.to_string();
-            assert!(said.chars().all(|c| c == '\n' || !c.is_control()), "{said:?}");
+            assert!(
+                said.chars().all(|c| c == '\n' || !c.is_control()),
+                "{said:?}"
+            );
         }
         Ok(checked) => {
+            let notes: String = checked.notes.iter().map(ToString::to_string).collect();
+            assert!(!notes.contains(char::is_control), "{notes:?}");
             for vm in checked.value {
                 let toml = profile::vm_to_toml(&vm).expect("a profile's VM can be written");
                 let xml = profile::vm_to_xml(&vm).expect("a profile's VM can be written");

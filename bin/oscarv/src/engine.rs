@@ -52,7 +52,7 @@ fn of_image(error: &image::Error) -> Option<Code> {
 
 fn of_vm(error: &v3m::Error) -> Option<Code> {
     match error {
-        v3m::Error::Unusable { .. } => Some(Code::Unfit),
+        v3m::Error::Unusable { .. } | v3m::Error::Unfit { .. } => Some(Code::Unfit),
         _ => None,
     }
 }

@@ -29,7 +29,7 @@ pub fn code_of(error: &anyhow::Error) -> Code {
     terminal::exit::code_of(error, engine::code_of)
 }
 
-/// `error: …`, its causes, then what to do.
-pub fn render(error: &anyhow::Error, colored: bool) -> String {
-    terminal::exit::render(error, colored, engine::hint_of)
+/// Says it on standard error: `error: …`, its causes, then what to do.
+pub fn tell(error: &anyhow::Error, colored: bool) {
+    terminal::exit::tell(error, colored, engine::hint_of);
 }

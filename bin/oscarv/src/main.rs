@@ -11,7 +11,7 @@ mod target;
 use args::{Cli, Command};
 use clap::Parser;
 use exit::Code;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use terminal::{progress, table, time};
 
@@ -26,8 +26,8 @@ fn main() -> ExitCode {
     let ended = context::Context::new(cli.global).and_then(|c| commands::run(&c, cli.command));
     let code = ended.unwrap_or_else(|error| {
         let colored = terminal::colors(when, std::io::stderr().is_terminal());
-        let _ = writeln!(std::io::stderr(), "{}", exit::render(&error, colored));
-        if on_nodes {
+        exit::tell(&error, colored);
+        if on_nodes && !error.is::<terminal::exit::ReaderGone>() {
             Code::Of(125)
         } else {
             exit::code_of(&error)

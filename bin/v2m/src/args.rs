@@ -4,6 +4,7 @@ use crate::exit::CODES;
 use api::{MiB, Name};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use profile::DiskFormat;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -42,6 +43,9 @@ pub enum Command {
         /// The form
         #[arg(long, value_name = "FORM")]
         to: To,
+        /// Of a file with several VMs, this one
+        #[arg(long, value_name = "NAME")]
+        vm: Option<Name>,
     },
     /// Say whether this machine is fit, and what mends it
     Check,
@@ -87,7 +91,7 @@ pub enum Command {
         word: bool,
     },
     /// Attach to a VM's serial console; Ctrl-] detaches
-    Console(One),
+    Console(Console),
     /// Show what VMs use: processor, memory, disks, network
     Top(Top),
     /// Make, look at and change disk images
@@ -114,14 +118,14 @@ pub enum Command {
     Version,
     /// Move a VM to another host: not yet
     #[command(name = "migrate", alias = "vm_migrate", hide = true)]
-    Migrate { vm: String, host: String },
+    Migrate { vm: OsString, host: String },
     /// Install a VM with OSCAR: not yet
     #[command(
         name = "install-with-oscar",
         alias = "create_image_with_oscar",
         hide = true
     )]
-    InstallWithOscar { vm: String },
+    InstallWithOscar { vm: OsString },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -141,14 +145,23 @@ pub struct FileArg {
 pub struct One {
     /// A VM, by its name or by its profile
     #[arg(value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
-    pub vm: String,
+    pub vm: OsString,
+}
+
+#[derive(Debug, Args)]
+pub struct Console {
+    #[command(flatten)]
+    pub vm: One,
+    /// Take it over from whoever has it
+    #[arg(long)]
+    pub take: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Many {
     /// VMs, by their names or by their profiles
     #[arg(required = true, value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
-    pub vms: Vec<String>,
+    pub vms: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -215,9 +228,10 @@ impl From<Format> for DiskFormat {
 pub enum Image {
     /// Make an empty image, or one that holds only what differs from another
     Create {
+        /// The new image, which must not be there yet
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
-        /// As in 512M or 4G
+        /// As in 512M or 4G; not less than the image it stands on has, which is the default
         size: Option<MiB>,
         /// The format [default: by the ending of the name]
         #[arg(long)]
@@ -231,6 +245,7 @@ pub enum Image {
     },
     /// Show what an image is
     Info {
+        /// The image
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
         /// The format [default: by the ending of the name]
@@ -239,6 +254,7 @@ pub enum Image {
     },
     /// Give an image another size
     Resize {
+        /// The image: raw or qcow2
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
         /// As in 512M or 4G
@@ -252,6 +268,7 @@ pub enum Image {
     },
     /// Look for damage in an image
     Check {
+        /// The image
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
         /// The format [default: by the ending of the name]
@@ -289,26 +306,36 @@ pub struct FromTo {
 pub enum Snapshot {
     /// Make one: of a running VM with its memory
     Create {
+        /// A VM by its name, or a qcow2 image
         #[arg(value_name = "VM|FILE")]
         of: String,
+        /// What it is to be called
         name: Name,
     },
     /// List them
     List {
+        /// A VM by its name, or a qcow2 image
         #[arg(value_name = "VM|FILE")]
         of: String,
     },
     /// Go back to one; what was written since is lost
     Apply {
+        /// A VM by its name, or a qcow2 image
         #[arg(value_name = "VM|FILE")]
         of: String,
-        name: Name,
+        /// Its name
+        name: String,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Remove one
     Delete {
+        /// A VM by its name, or a qcow2 image
         #[arg(value_name = "VM|FILE")]
         of: String,
-        name: Name,
+        /// Its name
+        name: String,
     },
 }
 
@@ -320,7 +347,7 @@ pub struct Top {
     /// The time between two looks
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = terminal::time::parse)]
     pub interval: Duration,
-    /// Write it into this file instead, in Prometheus' text format
+    /// Write it into this file instead, in Prometheus' text format; `-` is standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub prometheus: Option<PathBuf>,
 }

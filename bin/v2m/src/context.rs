@@ -1,6 +1,7 @@
 //! What every command needs: where VMs are kept, and how to speak.
 
 use crate::args::Global;
+use crate::source::Read;
 use crate::vms::Vms;
 use anyhow::{Context as _, Result};
 use std::ops::Deref;
@@ -37,13 +38,14 @@ impl Context {
     }
 
     pub fn vms(&self) -> Vms {
-        Vms::new(&self.state)
+        Vms::new(&self.state, &self.screen)
     }
 
-    /// What was filled in, to those who want to know.
-    pub fn notes(&self, notes: &[profile::Note]) {
-        if self.verbose() {
-            for note in notes {
+    /// What was filled in, to those who want to know; of a profile in libv3m's form to all, since it was written for
+    /// another hypervisor, and a VM of today's differs from what its author saw.
+    pub fn filled_in(&self, read: &Read) {
+        if self.verbose() || read.original {
+            for note in &read.notes {
                 self.say(format!("note: {note}"));
             }
         }

@@ -1,6 +1,7 @@
 //! How the command ends: what its codes are, and what errors of other crates mean here.
 
 use v3m::Error;
+use v3m_qemu::disk;
 
 pub use terminal::exit::{Code, Failure};
 
@@ -20,23 +21,28 @@ pub const NOT_YET: Code = Code::Of(7);
 
 /// The code that an error ends the command with.
 pub fn code_of(error: &anyhow::Error) -> Code {
-    terminal::exit::code_of(error, |cause| match cause.downcast_ref::<Error>()? {
-        Error::NoSuchVm(_) => Some(Code::NotFound),
-        Error::Unusable { .. } => Some(Code::Unfit),
-        _ => None,
+    terminal::exit::code_of(error, |cause| {
+        if let Some(disk::Error::Program(_)) = cause.downcast_ref() {
+            return Some(Code::Unfit);
+        }
+        match cause.downcast_ref::<Error>()? {
+            Error::NoSuchVm(_) => Some(Code::NotFound),
+            Error::Unusable { .. } | Error::Unfit { .. } => Some(Code::Unfit),
+            _ => None,
+        }
     })
 }
 
-/// `error: …`, its causes, then what to do.
-pub fn render(error: &anyhow::Error, colored: bool) -> String {
-    terminal::exit::render(error, colored, |cause| {
+/// Says it on standard error: `error: …`, its causes, then what to do.
+pub fn tell(error: &anyhow::Error, colored: bool) {
+    terminal::exit::tell(error, colored, |cause| {
         match cause.downcast_ref::<Error>()? {
             Error::NoSuchVm(_) => {
                 Some("`v2m list` shows all; make one with: v2m create FILE".to_owned())
             }
             Error::WrongState { name, .. } => Some(format!("see: v2m status {name}")),
-            Error::Unusable { .. } => Some("see: v2m check".to_owned()),
+            Error::Unusable { .. } | Error::Unfit { .. } => Some("see: v2m check".to_owned()),
             _ => None,
         }
-    })
+    });
 }

@@ -13,20 +13,28 @@ mod vms;
 
 use args::Cli;
 use clap::Parser;
+use clap::error::ErrorKind;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
-    let cli = match legacy::translated(&words) {
-        Some(words) => Cli::parse_from(words),
-        None => Cli::parse_from(words),
-    };
+    let parsed = Cli::try_parse_from(legacy::translated(&words).unwrap_or_else(|| words.clone()));
+    let cli = parsed.unwrap_or_else(|error| {
+        let hint = match error.kind() {
+            ErrorKind::InvalidSubcommand => legacy::hint(&words),
+            _ => None,
+        };
+        let Some(hint) = hint else { error.exit() };
+        let _ = error.print();
+        let _ = writeln!(std::io::stderr(), "\nhint: {hint}");
+        std::process::exit(error.exit_code());
+    });
     let when = cli.global.form.color;
     let ended = context::Context::new(cli.global).and_then(|c| commands::run(&c, cli.command));
     let code = ended.unwrap_or_else(|error| {
         let colored = terminal::colors(when, std::io::stderr().is_terminal());
-        let _ = writeln!(std::io::stderr(), "{}", exit::render(&error, colored));
+        exit::tell(&error, colored);
         exit::code_of(&error)
     });
     code.into()

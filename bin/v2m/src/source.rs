@@ -3,7 +3,8 @@
 use crate::exit::{Code, Failure};
 use anyhow::{Context as _, Result};
 use api::Name;
-use profile::{Boot, Checked, Vm};
+use profile::{Boot, Checked, Note, Vm};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 /// What a person named: a VM that was created, or a profile.
@@ -13,17 +14,21 @@ pub enum Target {
 }
 
 /// A VM that is there goes first; what has a `/` or a `.`, or is a file, is a profile.
-pub fn target(text: &str, is_there: impl Fn(&Name) -> bool) -> Result<Target> {
-    let name = Name::new(text);
-    match name {
+pub fn target(text: impl AsRef<OsStr>, is_there: impl Fn(&Name) -> bool) -> Result<Target> {
+    let path = Path::new(text.as_ref());
+    let Some(text) = path.to_str() else {
+        // No name of a VM, and it may be one of a file.
+        return Ok(Target::Profile(path.to_owned()));
+    };
+    match Name::new(text) {
         Ok(name) if is_there(&name) => Ok(Target::Vm(name)),
-        Ok(name) if !Path::new(text).is_file() => Ok(Target::Vm(name)),
-        Err(why) if !text.contains(['/', '.']) && text != "-" && !Path::new(text).is_file() => Err(
+        Ok(name) if !path.is_file() => Ok(Target::Vm(name)),
+        Err(why) if !text.contains(['/', '.']) && text != "-" && !path.is_file() => Err(
             Failure::new(Code::Usage, format!("{text:?} names no VM: {why}"))
                 .hint("a profile is named by its path: ./FILE")
                 .into(),
         ),
-        _ => Ok(Target::Profile(PathBuf::from(text))),
+        _ => Ok(Target::Profile(path.to_owned())),
     }
 }
 
@@ -40,18 +45,53 @@ pub fn read(path: &Path) -> Result<Vm> {
     Ok(vm)
 }
 
+/// All profiles of a file.
+pub struct Read {
+    /// In words: a record holds text.
+    pub file: PathBuf,
+    pub vms: Vec<Vm>,
+    pub notes: Vec<Note>,
+    /// It is in libv3m's form: much of what a VM needs is not said there.
+    pub original: bool,
+}
+
 /// All profiles in a file, ready for a driver: libv3m's `<profiles>` may hold many.
-pub fn read_all(path: &Path) -> Result<Checked<Vec<Vm>>> {
+pub fn read_all(path: &Path) -> Result<Read> {
     let (bytes, name) = terminal::file::read(path)?;
-    let mut checked = profile::vms_bytes(&bytes, &name)?;
+    let mut read = of_bytes(&bytes, &name)?;
+    let directory = directory(path)?;
+    read.file = PathBuf::from(path.to_string_lossy().as_ref());
+    for vm in &mut read.vms {
+        resolve(vm, &directory);
+    }
+    Ok(read)
+}
+
+/// All profiles in a file's bytes, as they stand there.
+pub fn of_bytes(bytes: &[u8], name: &str) -> Result<Read> {
+    let checked =
+        profile::vms_bytes(bytes, name).map_err(|errors| {
+            match profile::cluster_bytes(bytes, name) {
+                Err(_) => anyhow::Error::from(errors),
+                Ok(_) => {
+                    let message =
+                        format!("{name} is the file of a cluster, and v2m runs single VMs");
+                    let failure = Failure::new(Code::Usage, message);
+                    failure.hint(format!("oscarv up {name}")).into()
+                }
+            }
+        })?;
     if checked.value.is_empty() {
         return Err(Failure::new(Code::Usage, format!("{name} holds no profile")).into());
     }
-    let directory = directory(path)?;
-    for vm in &mut checked.value {
-        resolve(vm, &directory);
-    }
-    Ok(checked)
+    // The roots of its two forms; today's XML has another.
+    let has = |what: &[u8]| bytes.windows(what.len()).any(|w| w == what);
+    Ok(Read {
+        file: PathBuf::from(name),
+        vms: checked.value,
+        notes: checked.notes,
+        original: has(b"</profile>") || has(b"</profiles>"),
+    })
 }
 
 fn directory(path: &Path) -> Result<PathBuf> {

@@ -7,16 +7,21 @@ use crate::exit::{Code, Failure};
 use crate::owner::{self, Owner};
 use crate::places;
 use crate::record::{Record, absent, created};
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use api::Name;
 use profile::{Backend, Vm};
 use std::fs::File;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use v3m::{Driver, Error, State, Status};
+use std::time::Duration;
+use terminal::Screen;
+use v3m::{Action, Driver, Error, State, Status};
 use v3m_fake::FakeDriver;
 use v3m_qemu::{Options, QemuDriver};
+
+mod disks;
+mod records;
+
+pub use disks::is_made;
 
 /// What `create` came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,74 +35,25 @@ pub enum Created {
 #[derive(Clone, Debug)]
 pub struct Vms {
     state: PathBuf,
+    screen: Screen,
 }
 
 impl Vms {
-    pub fn new(state: &Path) -> Self {
+    pub fn new(state: &Path, screen: &Screen) -> Self {
         Self {
             state: state.to_owned(),
+            screen: screen.clone(),
         }
     }
 
-    fn records(&self) -> PathBuf {
-        self.state.join("vms")
-    }
-
-    fn path(&self, name: &Name) -> PathBuf {
-        self.records().join(name)
-    }
-
-    pub fn is_there(&self, name: &Name) -> bool {
-        self.path(name).join("record.json").exists()
-    }
-
-    /// The record of a VM that was created.
-    pub fn record(&self, name: &Name) -> Result<Record> {
-        match self.find(name)? {
-            Some(record) => Ok(record),
-            None => Err(Error::NoSuchVm(name.clone()).into()),
-        }
-    }
-
-    pub fn find(&self, name: &Name) -> Result<Option<Record>> {
-        let path = self.path(name).join("record.json");
-        let damaged = || format!("{} cannot be used", path.display());
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(damaged)?)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).with_context(damaged),
-        }
-    }
-
-    /// All records, sorted by name. Damaged ones are an error of each command that needs them, not of the list.
-    pub fn all(&self) -> Result<Vec<Record>> {
-        let records = self.records();
-        let entries = match std::fs::read_dir(&records) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => {
-                return Err(e).with_context(|| format!("{} cannot be read", records.display()));
-            }
-        };
-        let mut all = Vec::new();
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            if let Some(name) = name.to_str().and_then(|name| Name::new(name).ok())
-                && let Ok(Some(record)) = self.find(&name)
-            {
-                all.push(record);
-            }
-        }
-        all.sort_by(|a, b| a.vm.name.cmp(&b.vm.name));
-        Ok(all)
-    }
-
-    /// The driver of a VM, which runs it as whom the record says.
+    /// The driver of a VM, which runs it as whom the record says, and enters what it makes there.
     pub fn driver(&self, record: &Record) -> Result<Box<dyn Driver>> {
         Ok(match record.vm.backend {
             Backend::Fake => Box::new(FakeDriver::open(&self.made("fake")?)?),
             Backend::Auto | Backend::Qemu | Backend::Kvm => {
-                Box::new(self.qemu(self.owner(record)?)?)
+                let (vms, name) = (self.clone(), record.vm.name.clone());
+                let driver = self.qemu(record.owner)?;
+                Box::new(driver.new_disk(move |path, identity| vms.remember(&name, path, identity)))
             }
         })
     }
@@ -116,17 +72,26 @@ impl Vms {
     }
 
     fn made(&self, place: &str) -> Result<PathBuf> {
+        self.sound()?;
         let path = self.state.join(place);
         // Before the first is made none is there, and the state directory has the same rights.
         places::directory(&path, true)?;
         Ok(path)
     }
 
+    /// Whom a VM is to run as, by its disks as they are now.
     fn owner(&self, record: &Record) -> Result<Option<Owner>> {
         let Some(number) = record.number else {
             return Ok(None);
         };
-        Ok(owner::of_disks(&record.vm)?.or_else(|| owner::of_number(number)))
+        let owner = owner::of_disks(&record.vm)?.or_else(|| owner::of_number(number));
+        match owner {
+            Some(owner) => owner::can_reach(&record.vm, owner)?,
+            None => self.screen.say(
+                "note: this user namespace has no ids for VMs: QEMU runs as its root, which is who made it",
+            ),
+        }
+        Ok(owner)
     }
 
     /// What is, of all VMs that have a record. Few reads a VM.
@@ -145,14 +110,16 @@ impl Vms {
             let at = found.binary_search_by(|status| status.name.cmp(&record.vm.name));
             let status = at.ok().and_then(|at| found.get(at)).cloned();
             let status = status.unwrap_or_else(|| absent(&record));
-            (record, created(status))
+            let status = created(&record, status);
+            (record, status)
         });
         Ok(with.collect())
     }
 
     /// What is, of one VM that has a record.
     pub async fn status(&self, record: &Record) -> Result<Status> {
-        Ok(created(self.driver(record)?.status(&record.vm.name).await?))
+        let status = self.driver(record)?.status(&record.vm.name).await?;
+        Ok(created(record, status))
     }
 
     /// Writes down what a VM should be. Of one that is there, and otherwise: an error, unless it may be replaced.
@@ -163,23 +130,14 @@ impl Vms {
         install: bool,
         replace: bool,
     ) -> Result<Created> {
-        let name = &vm.name;
+        let name = vm.name.clone();
         self.made("run")?;
-        places::directory(&self.records(), false)?;
-        // One at a time: numbers are given out here, too.
-        // Numbers are given out one at a time; the VM is made or removed by one command at a time.
-        let _all = lock(&self.records()).await?;
-        let path = self.path(name);
-        let _one = loop {
-            places::directory(&path, false)?;
-            if let Some(lock) = lock(&path).await? {
-                break lock;
-            }
-        };
+        // The VM is made or removed by one command at a time.
+        let _one = self.lock_made(&name).await?;
         let created = self.create_locked(vm, profile, install, replace).await;
-        if created.is_err() {
-            // Without a record it is nothing; with one it stays.
-            let _ = std::fs::remove_dir(&path);
+        if created.is_err() && !self.is_there(&name) {
+            // Without a record it is nothing.
+            let _ = self.forget(&name);
         }
         created
     }
@@ -194,10 +152,11 @@ impl Vms {
         let name = vm.name.clone();
         let before = self.find(&name)?;
         if let Some(before) = &before {
-            if before.is(&vm) {
+            if before.damaged.is_none() && before.is(&vm) {
                 return Ok(Created::Already);
             }
             if !replace {
+                before.usable()?;
                 let message = format!(
                     "VM {name} is already there, and otherwise than {} says",
                     profile.display()
@@ -212,62 +171,60 @@ impl Vms {
                 let hint = format!("v2m stop {name}");
                 return Err(Failure::new(Code::Failed, message).hint(hint).into());
             }
-            self.driver(before)?.undefine(&name).await?;
-        }
-        // Whatever is not there now, and is to be, is ours to remove.
-        let mut made: Vec<PathBuf> = before.iter().flat_map(|b| b.made.clone()).collect();
-        for disk in vm.disks.iter().filter(|disk| disk.size.is_some()) {
-            if !disk.path.exists() && !made.contains(&disk.path) {
-                made.push(disk.path.clone());
+            if (before.vm.backend == Backend::Fake) != (vm.backend == Backend::Fake) {
+                // The next start tells the driver of the new definition; another driver has to be told of the end.
+                self.driver(before)?.undefine(&name).await?;
             }
         }
         let number = match (vm.backend, &before) {
             (Backend::Fake, _) => None,
-            _ if !rustix::process::geteuid().is_root() => None,
+            _ if !files::is_root() => None,
             (_, Some(before)) if before.number.is_some() => before.number,
-            _ => Some(self.free_number()?),
+            _ => Some(self.new_number(&name).await?),
         };
-        let record = Record {
+        let mut record = Record {
             vm,
             profile: std::path::absolute(profile)?,
             number,
-            made,
+            owner: None,
+            // An earlier profile's, too.
+            made: before.iter().flat_map(|b| b.made.clone()).collect(),
             install,
+            damaged: None,
         };
-        if let Some(owner) = self.owner(&record)? {
-            owner::can_reach(&record.vm, owner)?;
-        }
+        record.owner = self.owner(&record)?;
         self.keep(&record)?;
-        Ok(match before {
-            Some(_) => Created::Replaced,
-            None => Created::New,
-        })
-    }
-
-    fn keep(&self, record: &Record) -> Result<()> {
-        let path = self.path(&record.vm.name).join("record.json");
-        places::write(&path, &serde_json::to_vec(record)?)
-    }
-
-    fn free_number(&self) -> Result<u32> {
-        let taken: Vec<u32> = self.all()?.iter().filter_map(|r| r.number).collect();
-        let free = (0..).find(|number| !taken.contains(number));
-        free.context("there are too many VMs")
-    }
-
-    /// One command at a time makes or removes a VM. It is there, or was removed by whoever had the lock.
-    async fn lock(&self, name: &Name) -> Result<File> {
-        match lock(&self.path(name)).await? {
-            Some(lock) if self.is_there(name) => Ok(lock),
-            _ => Err(Error::NoSuchVm(name.clone()).into()),
+        let Some(before) = before else {
+            return Ok(Created::New);
+        };
+        let kept = |path: &Path| record.vm.disks.iter().any(|disk| disk.path == path);
+        for disk in before.vm.disks.iter().filter(|disk| !kept(&disk.path)) {
+            self.give_back(&before, disk);
         }
+        Ok(Created::Replaced)
     }
 
     /// The driver of a VM, which knows the VM.
     pub async fn defined(&self, record: &Record) -> Result<Box<dyn Driver>> {
+        record.usable()?;
         // So that nothing is defined that is being removed.
         let _one = self.lock(&record.vm.name).await?;
         self.define(record).await
+    }
+
+    /// The driver of a VM, for an action that only one that was started takes. Of one that no driver knows yet it is
+    /// refused, as of one that is defined.
+    pub async fn started(&self, record: &Record, action: Action) -> Result<Box<dyn Driver>> {
+        let driver = self.driver(record)?;
+        let name = &record.vm.name;
+        if driver.status(name).await?.state == State::Absent {
+            let state = match self.is_there(name) {
+                true => State::Defined,
+                false => State::Absent,
+            };
+            state.check(action, name)?;
+        }
+        Ok(driver)
     }
 
     /// Makes the driver know the VM as its record says. A VM that lives stays what it is.
@@ -277,8 +234,7 @@ impl Vms {
         match driver.define(&record.vm).await {
             Err(Error::DefinedOtherwise { .. }) => {
                 if !driver.status(name).await?.state.is_live() {
-                    driver.undefine(name).await?;
-                    driver.define(&record.vm).await?;
+                    driver.redefine(&record.vm).await?;
                 }
             }
             other => other?,
@@ -291,13 +247,35 @@ impl Vms {
         let name = &record.vm.name;
         // Whoever removes it waits, or was first.
         let _one = self.lock(name).await?;
-        let driver = self.define(record).await?;
-        if !driver.status(name).await?.state.is_live() {
-            let log = driver.console(name).await?.log;
-            let length = std::fs::metadata(log).map_or(0, |m| m.len());
-            places::write(&self.path(name).join("boot"), length.to_string().as_bytes())?;
+        let mut record = self.record(name)?;
+        record.usable()?;
+        // One that lives runs as whoever it was started as.
+        let starts = !self.status(&record).await?.state.is_live();
+        if starts {
+            let owner = self.owner(&record)?;
+            if owner != record.owner {
+                record.owner = owner;
+                self.keep(&record)?;
+            }
+        }
+        let driver = self.define(&record).await?;
+        if starts {
+            self.begins(name, driver.as_ref()).await?;
         }
         Ok(driver.start(name).await?)
+    }
+
+    /// Restarts a VM; `driver` knows it. What it printed before counts no more for who waits for its new start.
+    pub async fn reboot(&self, name: &Name, driver: &dyn Driver, grace: Duration) -> Result<()> {
+        self.begins(name, driver).await?;
+        Ok(driver.reboot(name, grace).await?)
+    }
+
+    /// What a VM's console prints from now on is of its next start.
+    async fn begins(&self, name: &Name, driver: &dyn Driver) -> Result<()> {
+        let log = driver.console(name).await?.log;
+        let length = std::fs::metadata(log).map_or(0, |m| m.len());
+        places::write(&self.path(name).join("boot"), length.to_string().as_bytes())
     }
 
     /// Where in its console's log the last start of a VM began.
@@ -306,64 +284,26 @@ impl Vms {
         text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// Removes a VM, with the disks that v2m made for it if they are to go. Disks that were root's are root's again.
-    pub async fn destroy(&self, record: &Record, disks: bool) -> Result<()> {
+    /// Removes a VM, with the disks that v2m made for it if they are to go; returns these. Disks that were root's are root's
+    /// again.
+    pub async fn destroy(&self, record: &Record, disks: bool) -> Result<Vec<PathBuf>> {
         let name = &record.vm.name;
         let _one = self.lock(name).await?;
         let driver = self.driver(record)?;
         if driver.status(name).await?.state != State::Absent {
-            driver.stop(name, std::time::Duration::ZERO).await?;
+            driver.stop(name, Duration::ZERO).await?;
         }
         driver.undefine(name).await?;
+        // What is written there now: a start may have made disks since it was asked for.
+        let record = self.find(name)?.unwrap_or_else(|| record.clone());
+        let gone = match disks {
+            true => self.remove_made(&record)?,
+            false => Vec::new(),
+        };
         for disk in &record.vm.disks {
-            if disks && record.made.contains(&disk.path) {
-                remove(&disk.path)?;
-            } else if !disk.read_only && record.number.is_some() {
-                owner::give_back(&disk.path)
-                    .with_context(|| format!("{} cannot be given back", disk.path.display()))?;
-            }
+            self.give_back(&record, disk);
         }
-        let path = self.path(name);
-        for file in ["boot", "boot.half", "record.half", "record.json"] {
-            remove(&path.join(file))?;
-        }
-        match std::fs::remove_dir(&path) {
-            Ok(()) => Ok(()),
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
-                Ok(())
-            }
-            Err(e) => Err(e).with_context(|| format!("{} cannot be removed", path.display())),
-        }
-    }
-}
-
-/// Waits for the lock on a directory, where waiting disturbs nobody; none if there is no such directory.
-async fn lock(directory: &Path) -> Result<Option<File>> {
-    let path = directory.to_owned();
-    let take = move || -> std::io::Result<Option<File>> {
-        loop {
-            let found = File::open(&path).and_then(|file| {
-                file.lock()?;
-                // Whoever had the lock may have removed the directory, and another may have made it again.
-                let same = std::fs::metadata(&path)?.ino() == file.metadata()?.ino();
-                Ok(same.then_some(file))
-            });
-            match found {
-                Ok(Some(file)) => return Ok(Some(file)),
-                Ok(None) => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(e),
-            }
-        }
-    };
-    let taken = tokio::task::spawn_blocking(take).await?;
-    taken.with_context(|| format!("{} cannot be locked", directory.display()))
-}
-
-fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e).with_context(|| format!("{} cannot be removed", path.display())),
+        self.forget(name)?;
+        Ok(gone)
     }
 }

@@ -4,48 +4,13 @@
 
 mod kit;
 
+use kit::guests::{ECHO, boot_sector, echo};
 use kit::{Answer, Home, tree, until};
 use rustix::process::geteuid;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
-
-/// Prints `>`, then sends back what it gets on the serial port.
-const ECHO: &[u8] = &[
-    0xfa, // cli: at each timer tick the firmware would take what comes in for keys
-    0xba, 0xf8, 0x03, // mov dx, 0x3f8
-    0xb0, 0x3e, // mov al, '>'
-    0xee, // out dx, al
-    0xba, 0xfd, 0x03, // mov dx, 0x3fd: the line's status
-    0xec, // in al, dx
-    0x24, 0x21, // and al, 0x21: is there a byte, and room for one?
-    0x3c, 0x21, // cmp al, 0x21
-    0x75, 0xf9, // jne to the in
-    0xba, 0xf8, 0x03, // mov dx, 0x3f8
-    0xec, // in al, dx
-    0xee, // out dx, al
-    0xeb, 0xef, // jmp to the status
-];
-
-fn boot_sector(code: &[u8]) -> Vec<u8> {
-    let mut disk = vec![0; 1 << 20];
-    disk[..code.len()].copy_from_slice(code);
-    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-    disk
-}
-
-/// Writes `NAME.toml`: a VM on the disk `echo.raw`.
-fn echo(home: &Home, name: &str) -> String {
-    home.file("echo.raw", boot_sector(ECHO));
-    let file = format!("{name}.toml");
-    let text = format!(
-        "name = \"{name}\"\ntype = \"qemu\"\nmemory = \"16M\"\n\
-         [[disk]]\npath = \"echo.raw\"\nformat = \"raw\"\nread-only = true\n"
-    );
-    home.file(&file, text);
-    file
-}
 
 fn owner_of(pid: u64) -> u32 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -119,6 +84,11 @@ fn the_console_goes_both_ways() {
     let answer = Answer::from(child.wait_with_output().unwrap());
     answer.is(0).says("detached; web goes on");
     assert_eq!(home.state_of("web"), "running");
+    // What a VM printed before it was rebooted is not of its new start.
+    home.ok(&["reboot", "web", "--grace", "0"]);
+    home.ok(&["start", "web", "--wait-ready=>", "--time-limit", "60s"]);
+    home.run(&["start", "web", "--wait-ready=hello", "--time-limit", "1s"])
+        .is(6);
 }
 
 /// A disk that is missing is made, and removed only with `--disks`.
@@ -132,7 +102,7 @@ fn disks_that_v2m_made() {
     assert!(home.path("new.qcow2").exists());
     // Snapshots of the VM: running, with its memory; stopped, without.
     home.ok(&["image", "snapshot", "create", "web", "live"]);
-    home.ok(&["image", "snapshot", "apply", "web", "live"]);
+    home.ok(&["image", "snapshot", "apply", "web", "live", "--yes"]);
     home.ok(&["stop", "web", "--grace", "0"]);
     home.ok(&["image", "snapshot", "create", "web", "cold"]);
     let list = home.json(&["image", "snapshot", "list", "web"]);
@@ -253,7 +223,7 @@ fn images_and_snapshots() {
         .is(1);
     let list = home.json(&["image", "snapshot", "list", "a.qcow2"]);
     assert_eq!(list["snapshots"][0]["name"], "first");
-    home.ok(&["image", "snapshot", "apply", "a.qcow2", "first"]);
+    home.ok(&["image", "snapshot", "apply", "a.qcow2", "first", "--yes"]);
     home.ok(&["image", "snapshot", "delete", "a.qcow2", "first"]);
     home.ok(&["image", "check", "a.qcow2"]);
 }

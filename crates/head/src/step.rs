@@ -146,7 +146,8 @@ impl Head {
                 Err(_) => Duration::ZERO,
             };
         }
-        Ok(driver.stop(node, left).await?)
+        driver.stop(node, left).await?;
+        Ok(())
     }
 
     /// Runs a program on a node that may still be booting, as root.
@@ -249,7 +250,7 @@ pub(crate) async fn remove(
     grace: Duration,
 ) -> Result<()> {
     match driver.stop(node, grace).await {
-        Ok(()) | Err(v3m::Error::NoSuchVm(_)) => {}
+        Ok(_) | Err(v3m::Error::NoSuchVm(_)) => {}
         Err(v3m::Error::WrongState {
             state: v3m::State::Defined | v3m::State::Absent,
             ..

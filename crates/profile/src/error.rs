@@ -67,7 +67,7 @@ pub struct Errors {
 /// Nobody reads more; a hostile file must not fill the memory with messages.
 const MOST: usize = 1000;
 /// So many are kept while a file is read: enough for the first [`MOST`] by place, whatever the order they are found in.
-const MOST_KEPT: usize = 50_000;
+const MOST_KEPT: usize = 10_000;
 
 impl Errors {
     pub fn source_name(&self) -> &str {
@@ -168,13 +168,12 @@ pub(crate) struct Found<'t> {
 
 impl<'t> Found<'t> {
     pub fn new(text: &'t str) -> Self {
-        let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         Self {
             text,
             form: Form::Toml,
             prefix: String::new(),
             lines: std::iter::once(0)
-                .chain(starts.map(|(at, _)| at + 1))
+                .chain(text.match_indices('\n').map(|(at, _)| at + 1))
                 .collect(),
             problems: Vec::new(),
             dropped: 0,
@@ -225,12 +224,16 @@ impl<'t> Found<'t> {
         &mut self.problems[last]
     }
 
+    /// Not kept beside a problem: nothing is made of a file that has one.
     pub fn note(
         &mut self,
         key: impl Into<String>,
         value: impl fmt::Display,
         reason: impl Into<String>,
     ) {
+        if !self.is_clean() {
+            return;
+        }
         self.notes.push(Note {
             key: format!("{}{}", self.prefix, key.into()),
             value: value.to_string(),

@@ -1,5 +1,7 @@
 //! The two forms of a file, TOML and XML, and advice in the words of either.
 
+use crate::error::{Found, Span};
+
 /// How a file is written; its first character tells, never its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -17,6 +19,20 @@ impl Form {
             Self::Toml
         }
     }
+}
+
+/// For a cluster where a VM is wanted.
+pub(crate) fn not_a_vm(place: Span, found: &mut Found<'_>) {
+    found
+        .syntax(place, "this is a cluster, not a VM")
+        .hint("clusters are for oscarv: oscarv validate FILE");
+}
+
+/// For a VM where a cluster is wanted.
+pub(crate) fn not_a_cluster(place: Span, found: &mut Found<'_>) {
+    found
+        .syntax(place, "this is a VM, not a cluster")
+        .hint("single VMs are for v2m: v2m validate FILE");
 }
 
 /// `key = "value"` and `[section]` of a piece of advice, as they are written in XML.
@@ -75,6 +91,10 @@ fn values(text: &str) -> (Vec<String>, usize) {
 /// `[[group.node]]` → `<node>`.
 fn sections_in_xml(line: &str) -> String {
     let line = line
+        .replace(
+            "at the top of the file, before the first [section]",
+            "directly in the element that holds all others",
+        )
         .replace(
             " on a line of its own, with two brackets, its keys below",
             ", with its keys inside",

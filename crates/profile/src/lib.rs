@@ -40,10 +40,8 @@ pub struct Checked<T> {
 
 /// Reads and checks a cluster file, in TOML or XML. `source` names it in messages.
 pub fn cluster(text: &str, source: &str) -> Result<Checked<Cluster>, Errors> {
+    small_enough(text.len(), source)?;
     let mut found = error::Found::new(text);
-    if !small_enough(text, "a cluster file", &mut found) {
-        return Err(found.into_errors(source));
-    }
     let raw = match Form::of(text) {
         Form::Toml => toml::cluster(text, &mut found),
         Form::Xml => xml::cluster(text, &mut found),
@@ -88,12 +86,10 @@ pub fn vm_bytes(bytes: &[u8], source: &str) -> Result<Checked<Vm>, Errors> {
 /// All VMs of a file: one, or as many as are in libv3m's `<profiles>`, which may be none. Notes of several begin with
 /// the name of their VM.
 pub fn vms(text: &str, source: &str) -> Result<Checked<Vec<Vm>>, Errors> {
+    small_enough(text.len(), source)?;
     let mut found = error::Found::new(text);
-    if !small_enough(text, "a profile", &mut found) {
-        return Err(found.into_errors(source));
-    }
     let raw = match Form::of(text) {
-        Form::Toml => vec![toml::vm(text, &mut found)],
+        Form::Toml => toml::vms(text, &mut found),
         Form::Xml => xml::vms(text, &mut found),
     };
     let value = check::vms(raw, &mut found);
@@ -119,15 +115,17 @@ fn finish<T>(
     }
 }
 
-fn small_enough(text: &str, what: &str, found: &mut error::Found<'_>) -> bool {
-    let size = text.len();
-    let most = MAX_BYTES >> 20;
-    if size > MAX_BYTES {
-        let message =
-            format!("the file has {size} bytes; {what} has at most {MAX_BYTES} ({most} MiB)");
-        found.error(0..0, message);
+/// Too large a file is not looked into at all.
+fn small_enough(size: usize, source: &str) -> Result<(), Errors> {
+    if size <= MAX_BYTES {
+        return Ok(());
     }
-    size <= MAX_BYTES
+    let most = MAX_BYTES >> 20;
+    // How large it is, is not known: readers of files stop here.
+    let message = format!("the file has more than {most} MiB, which is too much");
+    let mut found = error::Found::new("");
+    found.error(0..0, message);
+    Err(found.into_errors(source))
 }
 
 fn of_bytes<T>(
@@ -135,11 +133,9 @@ fn of_bytes<T>(
     source: &str,
     read: fn(&str, &str) -> Result<Checked<T>, Errors>,
 ) -> Result<Checked<T>, Errors> {
-    // Too large a file is refused for its size alone, whatever is in it.
-    let bytes = bytes.get(..MAX_BYTES + 1).unwrap_or(bytes);
+    small_enough(bytes.len(), source)?;
     match std::str::from_utf8(bytes) {
         Ok(text) => read(text, source),
-        Err(_) if bytes.len() > MAX_BYTES => read(&String::from_utf8_lossy(bytes), source),
         Err(e) => {
             let at = e.valid_up_to();
             let text = String::from_utf8_lossy(bytes);

@@ -4,8 +4,8 @@
 pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let length = word.chars().count();
-    // One slip in a short word, one more for every further three letters.
-    let allowed = 1 + length / 4;
+    // One slip in a short word, one more for every further four letters.
+    let allowed = 1 + length.saturating_sub(1) / 4;
     known
         .into_iter()
         .filter(|name| name.chars().count().abs_diff(length) <= allowed)
@@ -28,5 +28,6 @@ mod tests {
         assert_eq!(suggest("colour", known), None);
         assert_eq!(suggest("", known), None);
         assert_eq!(suggest("x", ["y"]), None);
+        assert_eq!(suggest("file", ["size"]), None);
     }
 }

@@ -81,10 +81,22 @@ fn made(message: &str) -> Vec<String> {
     let vm =
         |rest: &str| format!("name = \"a\"\n{rest}\n[[disk]]\npath = \"a.raw\"\n").into_bytes();
     let (file, cluster) = match message {
-        m if m.starts_with("the file has … bytes") => (vec![b' '; profile::MAX_BYTES + 1], false),
+        m if m.starts_with("the file has more") => (vec![b' '; profile::MAX_BYTES + 1], false),
         m if m.starts_with("the file is not UTF-8") => (b"name = \"\xe9\"".to_vec(), false),
         m if m.starts_with("the file is UTF-16") => (b"\xff\xfe<\0".to_vec(), false),
         m if m.ends_with("a NUL byte") => (b"<vm>\0</vm>".to_vec(), false),
+        "more than … elements and texts" => (
+            format!("<vm>{}</vm>", "<a/>".repeat(2_000_000)).into_bytes(),
+            false,
+        ),
+        "a file has at most … namespaces" => {
+            let declared: String = (0..17).map(|n| format!(" xmlns:a{n}=''")).collect();
+            (format!("<vm{declared}/>").into_bytes(), false)
+        }
+        m if m.starts_with("a file has at most") => {
+            let all = "<profile/>".repeat(1001);
+            (format!("<profiles>{all}</profiles>").into_bytes(), false)
+        }
         m if m.starts_with("more than … elements") => ("<a>".repeat(33).into_bytes(), false),
         m if m.starts_with("an element has more") => {
             let attributes: String = (0..65).map(|n| format!(" a{n}=''")).collect();

@@ -5,15 +5,25 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-/// A debug build is some ten times slower.
-const LIMIT: Duration = Duration::from_millis(if cfg!(debug_assertions) { 1500 } else { 100 });
+/// A debug build is some twenty times slower.
+const LIMIT: Duration = Duration::from_millis(if cfg!(debug_assertions) { 3000 } else { 100 });
+
+/// What this thread has had of a processor: other work on the machine does not count. On a tick's scale.
+fn spent() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    let nanoseconds = stat.split(' ').next()?.parse().ok()?;
+    Some(Duration::from_nanos(nanoseconds))
+}
 
 fn timed<T>(what: &str, limit: Duration, mut work: impl FnMut() -> T) -> T {
     let mut best = None;
     for _ in 0..3 {
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), spent());
         let result = work();
-        let took = begun.elapsed();
+        let took = match (before, spent()) {
+            (Some(before), Some(after)) => after - before,
+            _ => begun.elapsed(),
+        };
         if best.as_ref().is_none_or(|(least, _)| took < *least) {
             best = Some((took, result));
         }
@@ -49,6 +59,11 @@ fn ten_thousand_nodes() {
         profile::cluster(&text, "large.toml").unwrap()
     });
     assert_eq!(checked.value.nodes().count(), 10_001);
+    let xml = profile::cluster_to_xml(&checked.value);
+    let again = timed("the same in XML", LIMIT, || {
+        profile::cluster(&xml, "large.xml").unwrap()
+    });
+    assert_eq!(again.value, checked.value);
 
     let short = "name = \"large\"\n[network]\nsubnet = \"10.0.0.0/8\"\n[[group]]\nname = \"head\"\n\
                  [[group]]\nname = \"compute\"\ncount = 10000";
@@ -97,6 +112,13 @@ fn hostile_files() {
             ),
         ),
         ("one long line of syntax errors", line("= ", 100_000)),
+        // The line was gone through for each error, to its beginning: an hour for the largest file.
+        ("one very long line of them", line("=", 200_000)),
+        (
+            "a long text of them",
+            format!("name = \"{}\"", line("\\q", 100_000)),
+        ),
+        ("lines of syntax errors", line("=\n", 600_000)),
         (
             "many unknown keys",
             (0..50_000).map(|at| format!("k{at} = 1\n")).collect(),
@@ -127,10 +149,24 @@ fn hostile_files() {
     }
 }
 
+/// The parser keeps each error; of a large file the first is told, wherever it is.
+#[test]
+fn a_large_file_with_syntax_errors() {
+    let good = "# nothing\n".repeat(200_000);
+    let text = format!("{good}name = \"a\"\nuser = oscar\n{good}\n= 1\n");
+    let errors = profile::cluster(&text, "large.toml").unwrap_err();
+    let said = errors.to_string();
+    assert!(
+        said.starts_with("large.toml:200002:8: error: not TOML: "),
+        "{said}"
+    );
+    assert_eq!(errors.len(), 1, "{said}");
+}
+
 #[test]
 fn too_large() {
     let text = " ".repeat(profile::MAX_BYTES + 1);
-    let said = "large.toml:1:1: error: the file has 16777217 bytes; a cluster file has at most 16777216 (16 MiB)";
+    let said = "large.toml:1:1: error: the file has more than 16 MiB, which is too much";
     let errors = profile::cluster(&text, "large.toml").unwrap_err();
     assert_eq!(errors.to_string().lines().next(), Some(said));
     let bytes = vec![0xff; profile::MAX_BYTES + 1000];

@@ -1,11 +1,11 @@
-//! VM profiles: what TOML, XML and libv3m's XML mean, and what is filled in.
+//! VM profiles in TOML and XML: what they mean, and what is filled in. Those of libv3m: tests/libv3m.rs.
 
 #![allow(clippy::unwrap_used, reason = "a test may end so")]
 
-use api::{MiB, Name};
+use api::MiB;
 use profile::{
-    Backend, Boot, BootDevice, Bus, Checked, DiskFormat, Display, Firmware, Link, Medium, NicModel,
-    Topology, Vm, vm, vms,
+    Backend, Boot, BootDevice, Bus, Checked, DiskFormat, Display, Firmware, Link, Medium, Topology,
+    Vm, vm, vms,
 };
 use std::path::Path;
 
@@ -159,250 +159,6 @@ arguments = "console=ttyS0 quiet"
     );
 }
 
-/// The example of the original slides: no type, a NIC with a MAC only, a DOCTYPE.
-const SLIDES: &str = r#"<?xml version="1.0"?>
-<!DOCTYPE profile PUBLIC "" "xen_vm.dtd">
-<profile>
-        <name>test</name>
-        <image size="500">/home/gvallee/vms/test.img</image>
-        <nic1>
-                <mac>00:02:03:04:05:06</mac>
-        </nic1>
-</profile>
-"#;
-
-#[test]
-fn the_example_of_the_slides() {
-    let checked = good(SLIDES);
-    let vm = &checked.value;
-    assert_eq!(
-        (vm.name.clone(), vm.cpus, vm.memory),
-        (Name::new("test").unwrap(), 1, MiB(128))
-    );
-    let disk = &vm.disks[0];
-    assert_eq!(disk.path, Path::new("/home/gvallee/vms/test.img"));
-    assert_eq!(
-        (disk.size, disk.format, disk.bus),
-        (Some(MiB(500)), DiskFormat::Raw, Bus::Ide)
-    );
-    assert_eq!(vm.nics[0].mac.to_string(), "00:02:03:04:05:06");
-    assert_eq!(
-        (vm.nics[0].model, &vm.nics[0].link),
-        (NicModel::E1000, &Link::Nat)
-    );
-    assert_eq!(
-        notes(&checked),
-        [
-            "nic.1.model = e1000 (guests of libv3m's time have no virtio)",
-            "nic.1.kind = nat (the NIC has no type)",
-            "disk.1.bus = ide (as libv3m had it: the first disk)",
-            "disk.1.format = raw (libv3m had no other, and the name says no other)",
-            "type = auto (default: the best that works on the host)",
-            "cpus = 1 (default)",
-            "memory = 128M (the default of libv3m)",
-            "huge-pages = false (default)",
-            "firmware = bios (default)",
-            "display = none (default: the serial console is all there is)",
-            "disk.1.read-only = false (default)",
-            "boot.order = disk (default: the disks, then the CDs)",
-        ]
-    );
-}
-
-/// libv3m 1.0, with everything and in an order of its own.
-#[test]
-fn libv3m_with_everything() {
-    let text = r#"<!DOCTYPE profile PUBLIC "" "/etc/v3m/v3m_profile.dtd">
-<profile>
-  <nic2><mac>02:00:00:00:00:02</mac><type option="br7">BRIDGED_TAP</type></nic2>
-  <nic1><type>TUN/TAP+NAT</type></nic1>
-  <cdrom>/dev/cdrom</cdrom>
-  <virtual_disks>
-    <virtual_disk id="sdb">/vm/data.vmdk</virtual_disk>
-    <virtual_disk id="hdb">file:///vm/swap.img</virtual_disk>
-  </virtual_disks>
-  <image size="2000">file:///vm/test.qcow2</image>
-  <memory> 256 </memory>
-  <cpu>2</cpu>
-  <type>Kvm</type>
-  <name>test</name>
-</profile>"#;
-    let checked = good(text);
-    let vm = &checked.value;
-    assert_eq!(
-        (vm.backend, vm.cpus, vm.memory),
-        (Backend::Kvm, 2, MiB(256))
-    );
-    let disks: Vec<_> = vm
-        .disks
-        .iter()
-        .map(|d| (d.path.to_str().unwrap(), d.format, d.bus, d.medium))
-        .collect();
-    assert_eq!(
-        disks,
-        [
-            ("/vm/test.qcow2", DiskFormat::Qcow2, Bus::Ide, Medium::Disk),
-            ("/vm/swap.img", DiskFormat::Raw, Bus::Ide, Medium::Disk),
-            ("/vm/data.vmdk", DiskFormat::Vmdk, Bus::Scsi, Medium::Disk),
-            ("/dev/cdrom", DiskFormat::Raw, Bus::Ide, Medium::Cdrom),
-        ]
-    );
-    assert_eq!(vm.nics[0].link, Link::Nat);
-    assert_eq!(
-        vm.nics[1].link,
-        Link::Bridged {
-            bridge: "br7".into()
-        }
-    );
-    assert!(
-        notes(&checked)
-            .iter()
-            .any(|note| note.starts_with("disk = in the order of their ids"))
-    );
-}
-
-#[test]
-fn every_nic_type_of_libv3m() {
-    let net = || "v3m".to_owned();
-    for (kind, link) in [
-        ("", Link::Nat),
-        ("N/A", Link::Nat),
-        ("TUN/TAP", Link::HostOnly { network: net() }),
-        ("TUN/TAP+NAT", Link::Nat),
-        ("VLAN", Link::Private { network: net() }),
-        (
-            "BRIDGED_TAP",
-            Link::Bridged {
-                bridge: "br0".into(),
-            },
-        ),
-        ("NAT", Link::Nat),
-        ("HOST_ONLY", Link::HostOnly { network: net() }),
-    ] {
-        let text = format!(
-            "<profile><name>a</name><image>/a.img</image><nic1><type>{kind}</type></nic1></profile>"
-        );
-        let checked = good(&text);
-        assert_eq!(checked.value.nics[0].link, link, "{kind:?}");
-        assert!(
-            notes(&checked)
-                .iter()
-                .any(|note| note.starts_with("nic.1.kind = "))
-        );
-    }
-}
-
-#[test]
-fn every_type_of_libv3m() {
-    let text = |kind: &str| {
-        format!("<profile><type>{kind}</type><name>a</name><image>/a.img</image></profile>")
-    };
-    assert_eq!(good(&text("Qemu")).value.backend, Backend::Qemu);
-    assert_eq!(good(&text("Kvm")).value.backend, Backend::Kvm);
-    for kind in ["Xen", "XenHVM", "VMWare"] {
-        assert!(wrong(&text(kind)).starts_with(&format!(
-            "x:1:16: error: type {kind:?}: no driver here yet\n"
-        )));
-    }
-    for kind in ["Lguest", "VMM-HPC"] {
-        assert!(wrong(&text(kind)).contains("that hypervisor is no longer developed"));
-    }
-    assert!(wrong(&text("kvm")).contains("hint: did you mean \"Kvm\"? Capitals count"));
-}
-
-#[test]
-fn what_is_ambiguous_in_libv3m_is_refused() {
-    let profile = |inner: &str| format!("<profile><name>a</name>{inner}</profile>");
-    for (inner, said) in [
-        (
-            "<image>/a</image><image>/b</image>",
-            "x:1:42: error: \"image\" is given twice",
-        ),
-        ("<image>file://host/a</image>", "names another machine"),
-        ("<image>http://host/a</image>", "is an address, not a path"),
-        (
-            "<image size=\"2G\">/a</image>",
-            "\"2G\" is not a size in MB",
-        ),
-        (
-            "<image>/a</image><memory>1G</memory>",
-            "\"1G\" is not a memory in MB",
-        ),
-        (
-            "<image>/a</image><memory>-1</memory>",
-            "\"-1\" is not a memory in MB",
-        ),
-        (
-            "<image>/a</image><memory>0</memory>",
-            "\"0\" is not a memory in MB",
-        ),
-        (
-            "<image>/a</image><cpu>0</cpu>",
-            "cpus is a number from 1 to 255, not 0",
-        ),
-        (
-            "<image>/a</image><cpu>two</cpu>",
-            "\"two\" is not a number of CPUs",
-        ),
-        (
-            "<image>/a</image><nic3/>",
-            "unknown element \"nic3\" in <profile>",
-        ),
-        ("", "the profile has no image"),
-        ("<image></image>", "the path of the disk is empty"),
-        (
-            "<image>/a</image><virtual_disks><virtual_disk id=\"hda\">/b</virtual_disk></virtual_disks>",
-            "the disk hda is the image's",
-        ),
-        (
-            "<image>/a</image><virtual_disks><virtual_disk>/b</virtual_disk></virtual_disks>",
-            "this virtual disk has no id",
-        ),
-        (
-            "<image>/a</image><virtual_disks><virtual_disk id=\"hdb\">/a</virtual_disk></virtual_disks>",
-            "two disks have the file \"/a\"",
-        ),
-        (
-            "<image>/a</image><nic1><type option=\"eth0\">VLAN</type></nic1>",
-            "only a NIC of type BRIDGED_TAP has an option",
-        ),
-        (
-            "<image>/a</image><nic1><type>TAP</type></nic1>",
-            "\"TAP\" is not a type of a NIC",
-        ),
-        (
-            "<image>/a</image><nic1><mac>02:00:00:00:00:01</mac></nic1><nic2><mac>02:00:00:00:00:01</mac></nic2>",
-            "two NICs have the MAC 02:00:00:00:00:01",
-        ),
-    ] {
-        let told = wrong(&profile(inner));
-        assert!(told.contains(said), "{inner}: {told}");
-    }
-}
-
-#[test]
-fn several_profiles_in_one_file() {
-    let text = "<profiles>\n<profile><name>a</name><image>/a</image></profile>\n<profile><image>/b</image><name>b</name><memory>64</memory></profile>\n</profiles>";
-    let checked = vms(text, "x").unwrap();
-    let names: Vec<_> = checked.value.iter().map(|vm| vm.name.as_str()).collect();
-    assert_eq!(names, ["a", "b"]);
-    let notes = notes(&checked);
-    assert!(
-        notes.contains(&"a.memory = 128M (the default of libv3m)".to_owned()),
-        "{notes:?}"
-    );
-    assert!(!notes.iter().any(|note| note.starts_with("b.memory")));
-    assert!(
-        vm(text, "x")
-            .unwrap_err()
-            .to_string()
-            .contains("the file has 2 profiles, and one is wanted")
-    );
-    assert_eq!(vms("<profiles/>", "x").unwrap().value, []);
-    let twins = text.replace("<name>b<", "<name>a<");
-    assert!(wrong(&twins).contains("two VMs have the name \"a\""));
-}
-
 #[test]
 fn a_cluster_in_xml() {
     let xml = r#"<cluster name="mpi">
@@ -444,4 +200,65 @@ fn numa_nodes_together_have_too_much_memory() {
         node(1)
     );
     assert!(wrong(&text).contains("128T of memory is too much"));
+}
+
+#[test]
+fn words_of_others_and_other_files() {
+    let disk = "[[disk]]\nfile = \"a.raw\"\nsize = 8\ncpus = 2\n";
+    let told = wrong(&format!("name = \"a\"\n{disk}[[nic]]\ntype = \"nat\"\n"));
+    let said: Vec<&str> = told.lines().filter(|line| !line.starts_with(' ')).collect();
+    assert_eq!(
+        said,
+        [
+            "x:3:1: error: unknown key \"file\" in [[disk]]",
+            "hint: did you mean \"path\"?",
+            "",
+            "x:4:8: error: \"size\" must be a text, not a number",
+            "hint: write size = \"8M\" or size = \"8G\"",
+            "",
+            "x:5:1: error: unknown key \"cpus\" in [[disk]]",
+            "hint: \"cpus\" is written at the top of the file, before the first [section], or below a [[numa]]",
+            "",
+            "x:7:1: error: unknown key \"type\" in [[nic]]",
+            "hint: did you mean \"kind\"?",
+        ]
+    );
+    let cluster = "name = \"mpi\"\n[[group]]\nname = \"head\"\n";
+    assert!(wrong(cluster).starts_with("x:2:3: error: this is a cluster, not a VM\n"));
+    let inner = "<vm><name>a</name><disk path='a.raw' cpus='2'/></vm>";
+    assert!(wrong(inner).contains(
+        "hint: \"cpus\" is written directly in the element that holds all others, or below a <numa>"
+    ));
+    for (text, hint) in [
+        ("<vm name=a/>", "attributes are written as in name=\"web\""),
+        ("<vm/><vm/>", "is there anything after it?"),
+        ("<domain/>", "domains of libvirt's are not read"),
+        (
+            "<vm name='a' name='b'/>",
+            "not XML: attribute 'name' is already defined",
+        ),
+    ] {
+        assert!(wrong(text).contains(hint), "{}", wrong(text));
+    }
+}
+
+/// What a VM boots was not looked at where a disk was wrong, or where a kernel stood beside an order.
+#[test]
+fn one_error_does_not_hide_another() {
+    let disk = "[[disk]]\npath = \"http://host/a.raw\"\n";
+    let told = wrong(&format!("name = \"a\"\n[boot]\norder = [\"hd\"]\n{disk}"));
+    assert!(
+        told.contains("x:3:10: error: \"hd\" is not a boot device"),
+        "{told}"
+    );
+    assert!(told.contains("is an address, not a path"), "{told}");
+    let both = "name = \"a\"\nfirmware = \"uefi\"\n[boot]\nkernel = \"\"\norder = [\"disk\"]\n";
+    let told = wrong(both);
+    for said in [
+        "x:2:12: error: a kernel is",
+        "x:4:10: error: the path",
+        "x:5:9: error: the VM boots",
+    ] {
+        assert!(told.contains(said), "{said}: {told}");
+    }
 }

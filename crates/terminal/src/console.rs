@@ -1,12 +1,16 @@
 //! Our terminal and a serial console, joined. Keys go through as they are, but for Ctrl-].
+//!
+//! While they are joined our terminal is raw, and is put right however it ends: by the key, by the VM, by a signal that
+//! asks us to end (so that another can take the console over), by a reader of our output that has gone.
 
+use crate::exit::{Code, Failure};
 use crate::file::last_lines;
 use crate::{Screen, print};
 use anyhow::{Context as _, Result};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 /// Ctrl-], as telnet and virsh have it.
@@ -31,12 +35,17 @@ pub fn attach(screen: &Screen, name: &str, far: &mut (impl Read + Write + AsFd))
         true => Some(Raw::enter()?),
         false => None,
     };
-    let ended = join(&mut stdin.lock(), far);
+    let told = Told::listen().context("signals cannot be watched")?;
+    let ended = join(&mut stdin.lock(), far, Some(&told));
     drop(raw);
     match ended? {
         End::Detached => screen.say(format!("\ndetached; {name} goes on")),
         End::NoInput => {}
         End::Closed => screen.say(format!("\nthe console of {name} has ended")),
+        End::Told => {
+            let message = format!("detached from {name}: another took the console, or ended us");
+            return Err(Failure::new(Code::Of(143), message).into());
+        }
     }
     Ok(())
 }
@@ -48,23 +57,33 @@ enum End {
     NoInput,
     /// The VM has ended, or somebody else has the console now.
     Closed,
+    /// A signal asked us to end.
+    Told,
 }
 
 /// Carries bytes both ways until one side ends.
-fn join(near: &mut (impl Read + AsFd), far: &mut (impl Read + Write + AsFd)) -> Result<End> {
+fn join(
+    near: &mut (impl Read + AsFd),
+    far: &mut (impl Read + Write + AsFd),
+    told: Option<&Told>,
+) -> Result<End> {
     let mut buffer = [0; 4096];
     loop {
         let (keys, output) = {
-            let mut both = [
+            let mut all = vec![
                 PollFd::new(&*near, PollFlags::IN),
                 PollFd::new(&*far, PollFlags::IN),
             ];
-            match poll(&mut both, None) {
+            all.extend(told.map(|told| PollFd::new(&told.0, PollFlags::IN)));
+            match poll(&mut all, None) {
                 Ok(_) => {}
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(e) => return Err(e).context("the terminal cannot be watched"),
             }
-            (!both[0].revents().is_empty(), !both[1].revents().is_empty())
+            if all.get(2).is_some_and(|told| !told.revents().is_empty()) {
+                return Ok(End::Told);
+            }
+            (!all[0].revents().is_empty(), !all[1].revents().is_empty())
         };
         if output {
             match far.read(&mut buffer) {
@@ -84,6 +103,29 @@ fn join(near: &mut (impl Read + AsFd), far: &mut (impl Read + Write + AsFd)) -> 
                 Some(_) => return Ok(End::Detached),
                 None if count == 0 => return Ok(End::NoInput),
                 None => {}
+            }
+        }
+    }
+}
+
+/// From here on SIGTERM and SIGHUP are read here (signalfd(2)) and end nothing by themselves.
+struct Told(OwnedFd);
+
+impl Told {
+    fn listen() -> io::Result<Self> {
+        // SAFETY: plain system calls on a set that the first of them fills; the descriptor is new and nobody else's.
+        unsafe {
+            let mut set: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            libc::sigaddset(&raw mut set, libc::SIGHUP);
+            match libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) {
+                0 => {}
+                error => return Err(io::Error::from_raw_os_error(error)),
+            }
+            match libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC) {
+                -1 => Err(io::Error::last_os_error()),
+                fd => Ok(Self(OwnedFd::from_raw_fd(fd))),
             }
         }
     }
@@ -120,7 +162,7 @@ mod tests {
         let (mut far, mut node) = UnixStream::pair().unwrap();
         fingers.write_all(keys).unwrap();
         drop(fingers);
-        let end = join(&mut near, &mut far).unwrap();
+        let end = join(&mut near, &mut far, None).unwrap();
         drop(far);
         let mut got = Vec::new();
         node.read_to_end(&mut got).unwrap();
@@ -141,6 +183,6 @@ mod tests {
         let (mut near, _fingers) = UnixStream::pair().unwrap();
         let (mut far, node) = UnixStream::pair().unwrap();
         drop(node);
-        assert_eq!(join(&mut near, &mut far).unwrap(), End::Closed);
+        assert_eq!(join(&mut near, &mut far, None).unwrap(), End::Closed);
     }
 }

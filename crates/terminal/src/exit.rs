@@ -73,6 +73,18 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Nobody reads our standard output any more: the program ends without a word, with the code of one that SIGPIPE ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReaderGone;
+
+impl fmt::Display for ReaderGone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads standard output any more")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
 /// The code that an error ends the command with; `of` knows the errors of the program's own parts.
 pub fn code_of(
     error: &anyhow::Error,
@@ -85,6 +97,9 @@ pub fn code_of(
         if cause.is::<profile::Errors>() {
             return Code::Usage;
         }
+        if cause.is::<ReaderGone>() {
+            return Code::Of(141);
+        }
         if let Some(code) = of(cause) {
             return code;
         }
@@ -92,8 +107,20 @@ pub fn code_of(
     Code::Failed
 }
 
-/// `error: …`, its causes, then what to do. Hints may also travel as lines within a message; `hint_of` knows what the
-/// errors of the program's own parts advise.
+/// Says on standard error how the command failed: [`render`], with nothing where nobody is left to hear it.
+pub fn tell(
+    error: &anyhow::Error,
+    colored: bool,
+    hint_of: impl Fn(&(dyn StdError + 'static)) -> Option<String>,
+) {
+    if !error.chain().any(|cause| cause.is::<ReaderGone>()) {
+        let text = render(error, colored, hint_of);
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), (text + "\n").as_bytes());
+    }
+}
+
+/// `error: …`, its causes, then what to do. Hints may also travel within a message, as lines of their own or at the end of
+/// a line after `; try: `; `hint_of` knows what the errors of the program's own parts advise.
 pub fn render(
     error: &anyhow::Error,
     colored: bool,
@@ -117,6 +144,13 @@ pub fn render(
                 hints.push(hint.to_owned());
                 continue;
             }
+            let line = match line.split_once("; try: ") {
+                Some((line, hint)) => {
+                    hints.push(hint.to_owned());
+                    line
+                }
+                None => line,
+            };
             // Messages that name their cause already are not told it again.
             if first && depth > 0 && lines.last().is_some_and(|l| l.ends_with(line)) {
                 continue;
@@ -145,8 +179,8 @@ pub fn render(
     lines.join("\n")
 }
 
-/// A node's console is quoted in messages: it must not command our terminal.
-fn printable(line: &str) -> String {
+/// A line without control characters: a guest's words and files' names must not command our terminal.
+pub fn printable(line: &str) -> String {
     line.chars()
         .filter(|c| !c.is_control() || *c == '\t')
         .collect()
@@ -169,6 +203,23 @@ mod tests {
         );
         assert_eq!(code_of(&error, |_| None), Code::NotFound);
         assert_eq!(code_of(&anyhow::anyhow!("x"), |_| None), Code::Failed);
+    }
+
+    #[test]
+    fn what_to_try_is_a_hint() {
+        let error = anyhow::anyhow!(
+            "there is no bridge a; try: sudo ip link add a type bridge\nand no b; try: c"
+        );
+        assert_eq!(
+            render(&error, false, |_| None),
+            "error: there is no bridge a\n    and no b\nhint: sudo ip link add a type bridge\nhint: c"
+        );
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_a_code_of_its_own() {
+        let error = anyhow::Error::from(ReaderGone).context("the table");
+        assert_eq!(code_of(&error, |_| None), Code::Of(141));
     }
 
     #[test]

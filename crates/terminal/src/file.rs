@@ -15,7 +15,7 @@ pub fn read(path: &Path) -> Result<(Vec<u8>, String)> {
         std::io::stdin().take(most).read_to_end(&mut bytes)?;
         return Ok((bytes, "<stdin>".to_owned()));
     }
-    let name = path.display().to_string();
+    let name = crate::printable(&path.display().to_string());
     let read = File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes));
     match read {
         Ok(_) => Ok((bytes, name)),
@@ -23,23 +23,31 @@ pub fn read(path: &Path) -> Result<(Vec<u8>, String)> {
     }
 }
 
-/// The last lines of a file.
+/// The most that is shown of a file's end.
+const MOST: u64 = 1 << 20;
+
+/// The last lines of a file, the last MiB at most.
 pub fn last_lines(path: &Path, lines: usize) -> Result<Vec<u8>> {
     let mut file = File::open(path)?;
-    seek_to_last_lines(&mut file, lines)?;
+    seek(&mut file, lines, MOST)?;
     let mut text = Vec::new();
-    file.take(1 << 20).read_to_end(&mut text)?;
+    file.take(MOST).read_to_end(&mut text)?;
     Ok(text)
 }
 
 /// To where the last lines begin. Reads backwards, so that a log of gigabytes costs no more than a short one.
 pub fn seek_to_last_lines(file: &mut File, lines: usize) -> Result<()> {
+    seek(file, lines, u64::MAX)
+}
+
+fn seek(file: &mut File, lines: usize, most: u64) -> Result<()> {
     const BLOCK: u64 = 16 << 10;
     let end = file.seek(SeekFrom::End(0))?;
+    let first = end.saturating_sub(most);
     let mut at = end;
     let mut left = lines;
-    while at > 0 {
-        let start = at.saturating_sub(BLOCK);
+    while at > first {
+        let start = at.saturating_sub(BLOCK).max(first);
         file.seek(SeekFrom::Start(start))?;
         let mut block = Vec::new();
         file.take(at - start).read_to_end(&mut block)?;
@@ -57,7 +65,7 @@ pub fn seek_to_last_lines(file: &mut File, lines: usize) -> Result<()> {
         }
         at = start;
     }
-    file.seek(SeekFrom::Start(0))?;
+    file.seek(SeekFrom::Start(first))?;
     Ok(())
 }
 
@@ -79,5 +87,11 @@ mod tests {
         file.write_all(b"a\n\nlogin: ").unwrap();
         assert_eq!(last_lines(file.path(), 1).unwrap(), b"login: ");
         assert_eq!(last_lines(file.path(), 2).unwrap(), b"\nlogin: ");
+        // One line that is longer than all that is shown: its end.
+        file.write_all(&vec![b'x'; 3 << 20]).unwrap();
+        file.write_all(b"end").unwrap();
+        let shown = last_lines(file.path(), 2).unwrap();
+        assert_eq!(shown.len() as u64, MOST);
+        assert!(shown.ends_with(b"xend"));
     }
 }

@@ -1,6 +1,6 @@
-//! What a command line says of itself: completion and man pages.
+//! What a command line says of itself: completion, man pages, exit codes, version.
 
-use crate::print;
+use crate::{Screen, print};
 use anyhow::{Context as _, Result};
 use std::path::Path;
 
@@ -25,8 +25,22 @@ pub fn completion(
 }
 
 /// One page for each command, and one for all of it.
-pub fn man(command: clap::Command, dir: &Path) -> Result<()> {
+pub fn man(screen: &Screen, command: clap::Command, dir: &Path) -> Result<()> {
+    let name = command.get_name().to_owned();
     std::fs::create_dir_all(dir).with_context(|| format!("{} cannot be made", dir.display()))?;
     clap_mangen::generate_to(command.disable_help_subcommand(true), dir)
-        .with_context(|| format!("man pages cannot be written into {}", dir.display()))
+        .with_context(|| format!("man pages cannot be written into {}", dir.display()))?;
+    let dir = dir.display();
+    screen.say(format!(
+        "man pages are in {dir}; read them with: man {dir}/{name}.1"
+    ));
+    Ok(())
+}
+
+/// A program's version, in words or as a document.
+pub fn version(screen: &Screen, name: &str, version: &str) -> Result<()> {
+    match screen.json() {
+        true => screen.document(&serde_json::json!({ "version": version })),
+        false => print(format!("{name} {version}\n")),
+    }
 }

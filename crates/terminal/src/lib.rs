@@ -10,6 +10,7 @@ mod screen;
 pub mod table;
 pub mod time;
 
+pub use exit::printable;
 pub use screen::{Form, Output, Screen, When, colors, consent, print};
 
 use anyhow::{Context as _, Result};

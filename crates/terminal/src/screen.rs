@@ -1,6 +1,6 @@
 //! Where results and messages go, and in which form.
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, ReaderGone, printable};
 use crate::progress::{ProgressForm, Shown};
 use crate::table::Table;
 use anyhow::{Context as _, Result};
@@ -78,10 +78,11 @@ impl Screen {
         Shown::new(self.form.progress, self.form.quiet, self.colored_messages)
     }
 
-    /// A message to the person: not a result.
+    /// A message to the person: not a result. Names of files and words of guests in it do not command the terminal.
     pub fn say(&self, message: impl AsRef<str>) {
         if !self.form.quiet {
-            let _ = writeln!(std::io::stderr(), "{}", message.as_ref());
+            let lines: Vec<String> = message.as_ref().split('\n').map(printable).collect();
+            let _ = writeln!(std::io::stderr(), "{}", lines.join("\n"));
         }
     }
 
@@ -120,14 +121,14 @@ pub fn consent(question: &str, flag: &str) -> Result<()> {
     }
 }
 
-/// To standard output. A reader that has gone (`| head`) ends us, as it ends others.
+/// To standard output. A reader that has gone (`| head`) is [`ReaderGone`], which ends the program without a word.
 pub fn print(text: impl AsRef<[u8]>) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     match stdout
         .write_all(text.as_ref())
         .and_then(|()| stdout.flush())
     {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(141),
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
         Err(e) => Err(e).context("standard output cannot be written"),
         Ok(()) => Ok(()),
     }

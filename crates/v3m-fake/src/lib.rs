@@ -11,17 +11,19 @@
 //! <dir>/<name>.failure.json   what goes wrong when it starts; kept until it is taken back
 //! ```
 
-mod files;
+mod home;
 
 use api::Name;
 use async_trait::async_trait;
-use files::{Home, read, remove, write};
+use home::{Home, read, remove, write};
 use profile::{Backend, Vm};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use v3m::{Action, Capabilities, Console, Driver, Error, Missing, Probe, Result, State, Status};
+use v3m::{
+    Action, Capabilities, Console, Driver, Error, Missing, Probe, Result, State, Status, Stopped,
+};
 
 /// What goes wrong when the VM starts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +53,8 @@ pub(crate) struct Kept {
 impl FakeDriver {
     /// The driver on `dir`, which is made where it is missing.
     pub fn open(dir: &Path) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(files::io(dir))?;
+        files::own(dir).map_err(home::io(dir))?;
+        fs::create_dir_all(dir).map_err(home::io(dir))?;
         Ok(Self {
             dir: dir.to_owned(),
         })
@@ -109,7 +112,7 @@ impl FakeDriver {
         let vm: Option<Vm> = read(&home.definition())?;
         for channel in vm.into_iter().flat_map(|vm| vm.channels) {
             for line in lines {
-                files::append(&channel.log, line)?;
+                home::append(&channel.log, line)?;
             }
         }
         Ok(())
@@ -198,8 +201,16 @@ impl Driver for FakeDriver {
         self.act(name, Action::Start, |home| self.run(name, home))
     }
 
-    async fn stop(&self, name: &Name, _grace: Duration) -> Result<()> {
-        self.act(name, Action::Stop, |home| home.keep(State::Stopped, None))
+    async fn stop(&self, name: &Name, grace: Duration) -> Result<Stopped> {
+        let mut stopped = Stopped::Already;
+        self.act(name, Action::Stop, |home| {
+            stopped = match grace.is_zero() {
+                true => Stopped::Forced,
+                false => Stopped::Asked,
+            };
+            home.keep(State::Stopped, None)
+        })?;
+        Ok(stopped)
     }
 
     async fn pause(&self, name: &Name) -> Result<()> {
@@ -228,8 +239,8 @@ impl Driver for FakeDriver {
 
     async fn list(&self) -> Result<Vec<Status>> {
         let mut list = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(files::io(&self.dir))? {
-            let entry = entry.map_err(files::io(&self.dir))?;
+        for entry in fs::read_dir(&self.dir).map_err(home::io(&self.dir))? {
+            let entry = entry.map_err(home::io(&self.dir))?;
             let name = entry.file_name();
             if let Some(name) = name.to_str().and_then(|n| Name::new(n).ok()) {
                 let status = self.status(&name).await?;
@@ -250,6 +261,7 @@ impl Driver for FakeDriver {
                 Ok(Console {
                     socket: dir.join("console.sock"),
                     log: dir.join("console.log"),
+                    vnc: None,
                 })
             }
         }

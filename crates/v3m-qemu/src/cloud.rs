@@ -105,4 +105,24 @@ mod tests {
         assert_ne!(ids[0], ids[1]);
         assert!(!home.file(HALF).exists());
     }
+
+    /// The program was built without a feature of fatfs that the tests had: its names were `META-D~1` and `USER-D~1`, and
+    /// cloud-init found nothing.
+    #[test]
+    fn the_names_are_long_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path(), &Name::new("a").unwrap());
+        fs::create_dir(&home.path).unwrap();
+        let cloud = CloudInit {
+            user_data: "#cloud-config\n".to_owned(),
+            network_config: Some("version: 2\n".to_owned()),
+        };
+        write(&home, &cloud).unwrap();
+        let disk = fs::read(home.file(FILE)).unwrap();
+        // A long name's first five characters are in one piece, in UTF-16.
+        for name in ["meta-data", "user-data", "netwo"] {
+            let start: Vec<u8> = name.bytes().take(5).flat_map(|b| [b, 0]).collect();
+            assert!(disk.windows(10).any(|w| w == start), "{name}");
+        }
+    }
 }

@@ -1,18 +1,27 @@
 //! Disk images: made, looked at, changed and moved between formats, by `qemu-img`.
 //!
-//! A format is told to every call. What makes a file makes it under another name in the same directory and gives it its
-//! own when it is whole and checked; a file that is there is never written over. What changes an image in place (resize,
-//! snapshots) is QEMU's own transaction on it, and is refused by QEMU's lock while a VM has the image open.
+//! A format is told to every call. A new image appears whole or not at all (module `half`); a file that is there is never
+//! written over. What changes an image in place (resize, snapshots) is QEMU's own transaction on it, and is refused by
+//! QEMU's lock while a VM has the image open. What may happen to whose files is said in module `program`.
+
+mod chain;
+mod half;
+pub(crate) mod header;
+mod program;
 
 use crate::arguments::DriverName;
 use api::MiB;
 use profile::DiskFormat;
+use program::Image;
 use serde::{Deserialize, Serialize};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+
+pub use chain::chain;
+pub use files::Identity;
+pub use half::Made;
 
 /// What went wrong with an image.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +50,9 @@ pub struct Info {
     pub actual_size: u64,
     /// What an overlay stands on, as the overlay has it written.
     pub backing: Option<Backing>,
+    /// The file that has a qcow2 image's content, where that is not the image itself.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub data_file: Option<PathBuf>,
     pub snapshots: Vec<Snapshot>,
 }
 
@@ -64,25 +76,43 @@ pub struct Snapshot {
 
 /// Makes an empty image, sparse where the format can be. A `size` of 0 is refused.
 pub fn create(path: &Path, format: DiskFormat, size: MiB) -> Result<()> {
+    create_told(path, format, size, &|_, _| Ok(()))
+}
+
+/// The same, and tells of it before it appears; what says no to it is the error.
+pub fn create_told(path: &Path, format: DiskFormat, size: MiB, made: Made) -> Result<()> {
     if size.0 == 0 {
         return Err(refused(path, "a disk of no size holds nothing"));
     }
-    whole(path, format, |half| {
+    half::whole(path, made, |half| {
         let size = format!("{}M", size.0);
-        run(
-            path,
+        half.run(
             &["create", "-q", "-f", format.driver()],
-            &[half.as_os_str(), OsStr::new(&size)],
-        )
+            &[half.argument.as_os_str(), OsStr::new(&size)],
+        )?;
+        checked(half, format)
     })
 }
 
-/// Makes a qcow2 image that holds only what differs from `base`, which must then not change: an external snapshot.
-pub fn overlay(path: &Path, base: &Path, base_format: DiskFormat) -> Result<()> {
+/// Makes a qcow2 image that holds only what differs from `base`, which must then not change: an external snapshot. It is
+/// as large as the base, or larger.
+pub fn overlay(path: &Path, base: &Path, base_format: DiskFormat, size: Option<MiB>) -> Result<()> {
     // A relative one would be looked for beside the overlay.
     let base = fs::canonicalize(base).map_err(at(base))?;
-    info(&base, base_format)?;
-    whole(path, DiskFormat::Qcow2, |half| {
+    let least = info(&base, base_format)?.virtual_size;
+    let size = match size {
+        Some(size) if size.0.saturating_mul(1 << 20) < least => {
+            let reason = format!(
+                "{} MiB are less than {}, which it is to stand on, has: {} MiB",
+                size.0,
+                base.display(),
+                least >> 20
+            );
+            return Err(refused(path, &reason));
+        }
+        size => size.map(|size| format!("{}M", size.0)),
+    };
+    half::whole(path, &|_, _| Ok(()), |half| {
         let options = [
             "create",
             "-q",
@@ -92,15 +122,20 @@ pub fn overlay(path: &Path, base: &Path, base_format: DiskFormat) -> Result<()> 
             base_format.driver(),
             "-b",
         ];
-        run(path, &options, &[base.as_os_str(), half.as_os_str()])
+        let mut rest = vec![base.as_os_str(), half.argument.as_os_str()];
+        rest.extend(size.as_ref().map(OsStr::new));
+        half.run(&options, &rest)?;
+        checked(half, DiskFormat::Qcow2)
     })
 }
 
 /// What an image is. May be asked while a VM has it open.
 pub fn info(path: &Path, format: DiskFormat) -> Result<Info> {
-    agrees(path, format)?;
+    let (image, _) = Image::open(path, format)?;
     let options = ["info", "-U", "--output=json", "-f", format.driver()];
-    let said: Said = output(path, &options, &[path.as_os_str()])?;
+    let bytes = image.said(&options, &[image.argument.as_os_str()])?;
+    let said: Said = serde_json::from_slice(&bytes)
+        .map_err(|e| refused(path, &format!("qemu-img said something else: {e}")))?;
     Ok(Info {
         path: path.to_owned(),
         format,
@@ -110,14 +145,9 @@ pub fn info(path: &Path, format: DiskFormat) -> Result<Info> {
             path,
             format: said.backing_format,
         }),
+        data_file: said.specific.data.data_file,
         snapshots: said.snapshots.into_iter().map(Snapshot::from).collect(),
     })
-}
-
-/// The format that a file begins as; none: raw, or unknown. For what a person is asked to confirm, or a new file that no
-/// guest has written to; never for a disk that one had.
-pub fn format_of(path: &Path) -> Result<Option<DiskFormat>> {
-    crate::fit::format_of(path).map_err(at(path))
 }
 
 /// Gives an image another size. Less than it has only with `shrink`: what was behind the new end is lost.
@@ -135,77 +165,117 @@ pub fn resize(path: &Path, format: DiskFormat, size: MiB, shrink: bool) -> Resul
         );
         return Err(refused(path, &reason));
     }
+    if matches!(format, DiskFormat::Vmdk | DiskFormat::Vdi) {
+        let reason = format!(
+            "a {} image keeps its size; make a qcow2 of it (convert), and resize that",
+            format.driver()
+        );
+        return Err(refused(path, &reason));
+    }
     let size = size.0.to_string() + "M";
     let mut options = vec!["resize", "-q", "-f", format.driver()];
     if wanted < now {
         options.push("--shrink");
     }
-    run(path, &options, &[path.as_os_str(), OsStr::new(&size)])?;
-    check(path, format)
+    let (image, _) = Image::open(path, format)?;
+    image.run(&options, &[image.argument.as_os_str(), OsStr::new(&size)])?;
+    checked(&image, format)
 }
 
-/// Makes an image of another format with the same content, without what it stands on and without its snapshots.
-/// Import and export are this, from and to a foreign format.
+/// Makes an image of another format with the same content, without what it stands on and without its snapshots. Tells
+/// how far it is, from 0 to 1.
 pub fn convert(
     from: &Path,
     from_format: DiskFormat,
     to: &Path,
     to_format: DiskFormat,
+    far: &mut dyn FnMut(f64),
 ) -> Result<()> {
-    agrees(from, from_format)?;
-    whole(to, to_format, |half| {
-        let options = [
-            "convert",
-            "-q",
-            "-f",
-            from_format.driver(),
-            "-O",
-            to_format.driver(),
-        ];
-        run(from, &options, &[from.as_os_str(), half.as_os_str()])
-    })
+    let (image, header) = Image::open(from, from_format)?;
+    if header.external && from_format == DiskFormat::Qcow2 {
+        chain(from, from_format)?;
+    }
+    converted(&image.for_us(&header)?, from_format, to, to_format, far)
 }
 
-/// Takes a foreign image in: as [`convert`], its format found by its first bytes where it is not told. Returns it.
+/// Takes a foreign image in: as [`convert`], its format found by its first bytes where it is not told. Returns it. One
+/// that names other files is refused: whoever made it would choose what of ours is read.
 pub fn import(
     from: &Path,
     told: Option<DiskFormat>,
     to: &Path,
     to_format: DiskFormat,
+    far: &mut dyn FnMut(f64),
 ) -> Result<DiskFormat> {
-    let from_format = match told {
-        Some(format) => format,
-        None => format_of(from)?.unwrap_or(DiskFormat::Raw),
+    let (_, _, found) = program::look(from)?;
+    let from_format = match (told, found.format, found.foreign) {
+        (Some(format), ..) | (None, Some(format), _) => format,
+        (None, None, Some(foreign)) => {
+            let reason = format!(
+                "it begins as {foreign} does, which cannot be read here; unpack it, or convert it where it comes from"
+            );
+            return Err(refused(from, &reason));
+        }
+        (None, None, None) if found.is_disk => DiskFormat::Raw,
+        (None, None, None) => {
+            let reason = "it begins as no image that is known, and has no partitions; if it is a raw disk, say so: \
+                          --from-format raw";
+            return Err(refused(from, reason));
+        }
     };
-    convert(from, from_format, to, to_format)?;
+    let (image, header) = Image::open(from, from_format)?;
+    if header.external {
+        let reason = "it names other files that belong to it, and what somebody else's image names is not read; have it \
+                      made one file where it comes from, or convert it, if it is your own";
+        return Err(refused(from, reason));
+    }
+    converted(&image.for_us(&header)?, from_format, to, to_format, far)?;
     Ok(from_format)
 }
 
-/// Gives an image away as one file that stands on nothing.
-pub fn export(
-    from: &Path,
+fn converted(
+    from: &Image,
     from_format: DiskFormat,
     to: &Path,
     to_format: DiskFormat,
+    far: &mut dyn FnMut(f64),
 ) -> Result<()> {
-    convert(from, from_format, to, to_format)
+    half::whole(to, &|_, _| Ok(()), |half| {
+        let options = [
+            "convert",
+            "-p",
+            "-f",
+            from_format.driver(),
+            "-O",
+            to_format.driver(),
+        ];
+        let rest = [from.argument.as_os_str(), half.argument.as_os_str()];
+        from.with(&[half], &options, &rest, far)?;
+        checked(half, to_format)
+    })
 }
 
 /// Looks for damage. A raw image has no structure that could be damaged.
 pub fn check(path: &Path, format: DiskFormat) -> Result<()> {
-    agrees(path, format)?;
+    checked(&Image::open(path, format)?.0, format)
+}
+
+fn checked(image: &Image, format: DiskFormat) -> Result<()> {
     match format {
         DiskFormat::Raw => Ok(()),
-        _ => run(
-            path,
+        _ => image.run(
             &["check", "-q", "-f", format.driver()],
-            &[path.as_os_str()],
+            &[image.argument.as_os_str()],
         ),
     }
 }
 
 /// Makes a snapshot inside a qcow2 image that no VM has open. A name that is taken is refused.
 pub fn snapshot_create(path: &Path, name: &str) -> Result<()> {
+    // qemu-img takes a number for the one that it counts so.
+    if name.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(refused(path, "a snapshot's name is no number"));
+    }
     if has(path, name)? {
         return Err(refused(path, &format!("it has a snapshot {name} already")));
     }
@@ -232,11 +302,15 @@ pub fn snapshot_delete(path: &Path, name: &str) -> Result<()> {
 }
 
 fn snapshot(path: &Path, what: &str, name: &str) -> Result<()> {
+    let (image, _) = Image::open(path, DiskFormat::Qcow2)?;
     // This one command has no -f; the format is told with the name.
-    let image = crate::arguments::with_path("driver=qcow2,file.driver=file,file.filename=", path);
+    let argument = crate::arguments::with_path(
+        "driver=qcow2,file.driver=file,file.filename=",
+        &image.argument,
+    );
     let options = ["snapshot", "-q", what, name, "--image-opts"];
-    run(path, &options, &[&image])?;
-    check(path, DiskFormat::Qcow2)
+    image.run(&options, &[&argument])?;
+    checked(&image, DiskFormat::Qcow2)
 }
 
 fn has(path: &Path, name: &str) -> Result<bool> {
@@ -269,6 +343,21 @@ struct Said {
     backing_format: Option<String>,
     #[serde(default)]
     snapshots: Vec<SaidSnapshot>,
+    #[serde(rename = "format-specific", default)]
+    specific: SaidSpecific,
+}
+
+#[derive(Default, Deserialize)]
+struct SaidSpecific {
+    #[serde(default)]
+    data: SaidData,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct SaidData {
+    #[serde(default)]
+    data_file: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -289,101 +378,6 @@ impl From<SaidSnapshot> for Snapshot {
     }
 }
 
-/// Makes a file under another name, checks it, and gives it its own name if nothing has that.
-fn whole(path: &Path, format: DiskFormat, make: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    if fs::symlink_metadata(path).is_ok() {
-        return Err(Error::Exists {
-            path: path.to_owned(),
-        });
-    }
-    let mut name = OsString::from(".");
-    name.push(
-        path.file_name()
-            .ok_or_else(|| refused(path, "this is no file's name"))?,
-    );
-    name.push(format!(".{}.half", std::process::id()));
-    let half = absolute(&path.with_file_name(name))?;
-    let made = make(&half)
-        .and_then(|()| check(&half, format))
-        .and_then(|()| {
-            use rustix::fs::{CWD, RenameFlags, renameat_with};
-            renameat_with(CWD, &half, CWD, path, RenameFlags::NOREPLACE).map_err(|e| match e {
-                rustix::io::Errno::EXIST => Error::Exists {
-                    path: path.to_owned(),
-                },
-                other => at(path)(other.into()),
-            })
-        });
-    if made.is_err() {
-        // Its own error would hide the one that counts.
-        let _ = fs::remove_file(&half);
-    }
-    made
-}
-
-/// A format that the first bytes contradict is refused: see module `fit`.
-fn agrees(path: &Path, told: DiskFormat) -> Result<()> {
-    if fs::metadata(path).map_err(at(path))?.is_dir() {
-        return Err(refused(path, "this is a directory"));
-    }
-    match (told, format_of(path)?) {
-        (told, Some(found)) if told != found => Err(refused(
-            path,
-            &format!(
-                "it is told to be {}, and begins as {} does",
-                told.driver(),
-                found.driver()
-            ),
-        )),
-        (DiskFormat::Raw, _) | (_, Some(_)) => Ok(()),
-        (told, None) => Err(refused(
-            path,
-            &format!("it does not begin as {} does", told.driver()),
-        )),
-    }
-}
-
-fn run(path: &Path, options: &[&str], rest: &[&OsStr]) -> Result<()> {
-    said(path, options, rest).map(drop)
-}
-
-fn output<T: for<'a> Deserialize<'a>>(path: &Path, options: &[&str], rest: &[&OsStr]) -> Result<T> {
-    let bytes = said(path, options, rest)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|e| refused(path, &format!("qemu-img said something else: {e}")))
-}
-
-fn said(path: &Path, options: &[&str], rest: &[&OsStr]) -> Result<Vec<u8>> {
-    let mut command = Command::new("qemu-img");
-    command.args(options).stdin(Stdio::null());
-    // No path can be taken for an option or for a protocol (`nbd:…`), if it is an absolute one.
-    for argument in rest {
-        let argument = Path::new(argument);
-        if argument == path {
-            command.arg(absolute(argument)?);
-        } else {
-            command.arg(argument);
-        }
-    }
-    let output = command.output().map_err(Error::Program)?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let reason = crate::fit::in_use(&text).unwrap_or_else(|| {
-        let line = text
-            .lines()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or("it failed without a word");
-        line.trim_start_matches("qemu-img: ").to_owned()
-    });
-    Err(refused(path, &reason))
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(at(path))
-}
-
 fn refused(path: &Path, reason: &str) -> Error {
     Error::Refused {
         path: path.to_owned(),
@@ -394,6 +388,7 @@ fn refused(path: &Path, reason: &str) -> Error {
 fn at(path: &Path) -> impl Fn(io::Error) -> Error {
     move |source| match source.kind() {
         ErrorKind::NotFound => refused(path, "there is no such file or directory"),
+        ErrorKind::InvalidInput => refused(path, &source.to_string()),
         _ => Error::Io {
             path: path.to_owned(),
             source,

@@ -1,13 +1,14 @@
 //! The driver: the table is asked, and what it says is done.
 
 use crate::arguments::Accelerator;
-use crate::home::{Home, at};
+use crate::disk;
+use crate::home::{Home, at, remove};
 use crate::launch::{self, Owner};
 use crate::probe::{self, Programs};
 use crate::qmp::Qmp;
 use api::Name;
 use async_trait::async_trait;
-use profile::{Backend, Vm};
+use profile::{Backend, Display, Vm};
 use rustix::process::Signal;
 use serde_json::json;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use v3m::{
     Action, Capabilities, Console, Driver, Error, Probe, Result, Snapshots, State, Stats, Status,
+    Stopped,
 };
 
 /// How long a guest's CPUs may take until they run: QEMU's own start on an overloaded host.
@@ -45,11 +47,17 @@ pub(crate) struct Inner {
     pub(crate) dir: PathBuf,
     owner: Option<Owner>,
     programs: Programs,
+    new_disk: Box<NewDisk>,
 }
+
+/// See [`QemuDriver::new_disk`].
+type NewDisk = dyn Fn(&Path, &disk::Identity) -> std::io::Result<()> + Send + Sync;
 
 impl QemuDriver {
     /// The driver on `dir`, which is made where it is missing, for nobody else to read.
+    /// One that others can write to is refused: what is in it says what runs.
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
+        files::own(dir).map_err(at(dir))?;
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -62,6 +70,7 @@ impl QemuDriver {
                 programs: Programs::new(&dir),
                 dir,
                 owner: options.owner,
+                new_disk: Box::new(|_, _| Ok(())),
             }),
         })
     }
@@ -86,6 +95,17 @@ impl QemuDriver {
     pub fn program(mut self, path: &Path) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.inner) {
             inner.programs.qemu = path.to_owned();
+        }
+        self
+    }
+
+    /// Is told of each disk that a start makes, before it appears; where it fails, there is no disk and no start.
+    pub fn new_disk(
+        mut self,
+        told: impl Fn(&Path, &disk::Identity) -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.new_disk = Box::new(told);
         }
         self
     }
@@ -152,15 +172,44 @@ impl QemuDriver {
         answer.map(drop).map_err(|e| failed(&e))
     }
 
+    /// Presses a VM's power button and waits; has its guest shut down? One whose QEMU does not answer is not asked twice.
+    async fn ask(&self, name: &Name, state: State, grace: Duration) -> Result<bool> {
+        let end = Instant::now() + grace;
+        let home = self.home(name);
+        // Only a guest that runs can hear its power button.
+        let runs = match state {
+            State::Running => true,
+            State::Paused => self.resume(name).await.is_ok(),
+            _ => false,
+        };
+        let limit = grace.min(COMMAND);
+        if !runs
+            || self
+                .command(&home, "system_powerdown", limit)
+                .await
+                .is_err()
+        {
+            return Ok(false);
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        let gone = self.blocking(name, move |_, home| launch::wait_gone(home, left));
+        Ok(gone.await? && self.status(name).await?.state == State::Stopped)
+    }
+
     /// Pause and resume are one thing.
     async fn switch(&self, name: &Name, action: Action, command: &str) -> Result<()> {
         let home = Home::new(&self.inner.dir, name);
+        // So that the marker is that of whoever came last.
+        let _lock = self.blocking(name, |_, home| home.locked()).await?;
         if self.status(name).await?.state.check(action, name)? {
             if action == Action::Pause {
-                let marker = home.file("paused");
-                mark(&marker)?;
+                mark(&home.file("paused"))?;
             }
             self.command(&home, command, COMMAND).await?;
+        }
+        if action == Action::Resume {
+            // From here on a guest that stands still is one that could not go on.
+            remove(&home.file("paused"))?;
         }
         Ok(())
     }
@@ -200,7 +249,10 @@ impl Inner {
         // A crashed VM may have a process yet, whose guest cannot go on.
         let lock = home.lock_file();
         daemon::kill(&lock, KILLED).map_err(at(&lock))?;
-        launch::spawn(home, &vm, accelerator, &self.programs.qemu, self.owner)
+        let log = home.file("console.log");
+        crate::console_log::trim(&log).map_err(at(&log))?;
+        let (program, owner) = (&self.programs.qemu, self.owner);
+        launch::spawn(home, &vm, accelerator, program, owner, &*self.new_disk)
     }
 
     /// What a definition's back-end is on this host.
@@ -301,32 +353,47 @@ impl Driver for QemuDriver {
             .await
     }
 
+    async fn redefine(&self, vm: &Vm) -> Result<()> {
+        let (name, vm) = (vm.name.clone(), vm.clone());
+        self.blocking(&name, move |inner, home| {
+            let old = match home.locked()? {
+                Some(_lock) => {
+                    home.status()?.state.check(Action::Undefine, &home.name)?;
+                    daemon::kill(&home.lock_file(), KILLED).map_err(at(&home.lock_file()))?;
+                    // Of a damaged one nothing is known.
+                    let old = home.vm().unwrap_or_default();
+                    home.replace(&vm)?;
+                    old
+                }
+                None => return home.define(&vm),
+            };
+            // The new one's NICs are made at its start.
+            for nic in old.into_iter().flat_map(|old| old.nics) {
+                crate::link::close(&nic.link, &inner.dir);
+            }
+            Ok(())
+        })
+        .await
+    }
+
     async fn start(&self, name: &Name) -> Result<()> {
         self.blocking(name, |inner, home| inner.start(home)).await
     }
 
-    async fn stop(&self, name: &Name, grace: Duration) -> Result<()> {
+    async fn stop(&self, name: &Name, grace: Duration) -> Result<Stopped> {
         let state = self.status(name).await?.state;
         if !state.check(Action::Stop, name)? {
-            return Ok(());
+            return Ok(Stopped::Already);
         }
-        let end = Instant::now() + grace;
-        let home = Home::new(&self.inner.dir, name);
-        // Only a guest that runs can hear its power button. One whose QEMU does not answer is not asked twice.
-        if state == State::Running
-            && !grace.is_zero()
-            && self
-                .command(&home, "system_powerdown", grace.min(COMMAND))
-                .await
-                .is_ok()
-        {
-            let left = end.saturating_duration_since(Instant::now());
-            let gone = self.blocking(name, move |_, home| launch::wait_gone(home, left));
-            if gone.await? && self.status(name).await?.state == State::Stopped {
-                return Ok(());
-            }
+        if !grace.is_zero() && self.ask(name, state, grace).await? {
+            return Ok(Stopped::Asked);
         }
-        self.blocking(name, |inner, home| inner.end(home)).await
+        self.blocking(name, |inner, home| inner.end(home)).await?;
+        // Of a VM whose process was gone already, nothing was forced but its traces.
+        Ok(match state.is_live() {
+            true => Stopped::Forced,
+            false => Stopped::Already,
+        })
     }
 
     async fn pause(&self, name: &Name) -> Result<()> {
@@ -380,16 +447,17 @@ impl Driver for QemuDriver {
     }
 
     async fn console(&self, name: &Name) -> Result<Console> {
-        match self.status(name).await?.state {
-            State::Absent => Err(Error::NoSuchVm(name.clone())),
-            _ => {
-                let home = Home::new(&self.inner.dir, name);
-                Ok(Console {
-                    socket: home.file("console.sock"),
-                    log: home.file("console.log"),
-                })
-            }
-        }
+        self.blocking(name, |_, home| {
+            let Some(vm) = home.vm()? else {
+                return Err(Error::NoSuchVm(home.name.clone()));
+            };
+            Ok(Console {
+                socket: home.file("console.sock"),
+                log: home.file("console.log"),
+                vnc: (vm.display == Display::Vnc).then(|| home.file("vnc/vnc.sock")),
+            })
+        })
+        .await
     }
 
     async fn undefine(&self, name: &Name) -> Result<()> {
@@ -404,7 +472,8 @@ impl Driver for QemuDriver {
             if home.process()?.is_some() {
                 daemon::kill(&home.lock_file(), KILLED).map_err(at(&home.lock_file()))?;
             }
-            for nic in home.vm()?.into_iter().flat_map(|vm| vm.nics) {
+            let vm = home.vm().unwrap_or_default();
+            for nic in vm.into_iter().flat_map(|vm| vm.nics) {
                 crate::link::close(&nic.link, &inner.dir);
             }
             home.remove()

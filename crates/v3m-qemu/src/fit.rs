@@ -6,10 +6,12 @@
 //! locks what it opens; see [`in_use`].
 
 use crate::arguments::{Accelerator, DriverName, IDE_SLOTS, bus};
+use crate::disk::header;
+use files::Place;
 use profile::{Boot, Bus, Disk, DiskFormat, Firmware, Medium, Vm};
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 /// What stands against a start, each a sentence; empty: nothing was found. `root` is `/`, but in tests.
@@ -27,15 +29,28 @@ pub fn findings(vm: &Vm, accelerator: Accelerator, root: &Path) -> Vec<String> {
     if let Boot::Kernel { kernel, initrd, .. } = &vm.boot {
         for (what, path) in [("kernel", Some(kernel)), ("initrd", initrd.as_ref())] {
             let Some(path) = path else { continue };
-            match File::open(path).and_then(|file| file.metadata()) {
-                Ok(metadata) if metadata.is_dir() => {
-                    findings.push(format!("{what} {} is a directory", path.display()));
+            let shown = path.display();
+            // Looked at before it is opened, since a FIFO would be waited for.
+            match fs::metadata(path).map(|metadata| (metadata.is_dir(), metadata.is_file())) {
+                Ok((true, _)) => findings.push(format!("{what} {shown} is a directory")),
+                Ok((_, false)) => findings.push(format!("{what} {shown} is no file")),
+                Ok(_) => {
+                    let opened = Place::found(path).and_then(|place| place.open(false));
+                    let failed = |e| format!("cannot read {what} {shown}: {e}");
+                    findings.extend(opened.map_err(failed).err());
                 }
-                Ok(_) => {}
-                Err(e) => findings.push(format!("cannot read {what} {}: {e}", path.display())),
+                Err(e) => findings.push(format!("cannot read {what} {shown}: {e}")),
             }
         }
     }
+    findings.extend(language(vm));
+    findings.extend(of_host(vm, accelerator, root));
+    findings
+}
+
+/// Of those, what is the host's to mend and not the VM's.
+pub fn of_host(vm: &Vm, accelerator: Accelerator, root: &Path) -> Vec<String> {
+    let mut findings = Vec::new();
     if vm.firmware == Firmware::Uefi && crate::firmware::find().is_none() {
         findings.push(crate::firmware::MISSING.to_owned());
     }
@@ -48,6 +63,27 @@ pub fn findings(vm: &Vm, accelerator: Accelerator, root: &Path) -> Vec<String> {
     findings.extend(memory(vm, root).err());
     for device in &vm.devices {
         findings.extend(self::device(device, root).err());
+    }
+    findings
+}
+
+/// Words of QEMU's own language that make it something else than a VM.
+fn language(vm: &Vm) -> Vec<String> {
+    let mut findings = Vec::new();
+    let model = vm.cpu.model.as_deref();
+    if let Some(model @ ("help" | "?")) = model.map(|model| model.split(',').next().unwrap_or("")) {
+        findings.push(format!(
+            "CPU model {model:?} is a question; `qemu-system-x86_64 -cpu help` lists the models"
+        ));
+    }
+    for word in &vm.extra {
+        // `--name` is the same to QEMU.
+        let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
+        if let Some("daemonize" | "pidfile" | "h" | "help" | "version") = name {
+            findings.push(format!(
+                "the extra argument {word} is not possible: the VM is QEMU's process, which has to stay what it is"
+            ));
+        }
     }
     findings
 }
@@ -76,22 +112,19 @@ fn disk(disk: &Disk) -> Result<(), String> {
         return Err(format!("{shown} is neither a file nor a disk"));
     }
     let read_only = disk.read_only || disk.medium == Medium::Cdrom;
-    let file = File::options()
-        .read(true)
-        .write(!read_only)
-        .open(&disk.path)
-        .map_err(|e| {
-            let how = if read_only { "read" } else { "write" };
-            let cure = if on_host {
-                format!("; try: sudo setfacl -m u:$USER:rw {shown}")
-            } else {
-                String::new()
-            };
-            format!("cannot {how} {shown}: {e}{cure}")
-        })?;
+    let open = || Place::found(&disk.path)?.open(!read_only);
+    let file = open().map_err(|e| {
+        let how = if read_only { "read" } else { "write" };
+        let cure = if on_host {
+            format!("; try: sudo setfacl -m u:$USER:rw {shown}")
+        } else {
+            String::new()
+        };
+        format!("cannot {how} {shown}: {e}{cure}")
+    })?;
     let failed = |e: io::Error| format!("cannot read {shown}: {e}");
     if disk.medium == Medium::Cdrom {
-        return match is_iso(&file) {
+        return match header::is_iso(&file) {
             _ if on_host => Ok(()),
             Ok(true) => Ok(()),
             Ok(false) => Err(format!(
@@ -100,7 +133,8 @@ fn disk(disk: &Disk) -> Result<(), String> {
             Err(e) => Err(failed(e)),
         };
     }
-    match (disk.format, format(&file).map_err(failed)?) {
+    let header = header::read(&file).map_err(failed)?;
+    match (disk.format, header.format) {
         (told, Some(found)) if told != found => Err(format!(
             "{shown} is told to be {}, and begins as {} does; say format = \"{}\"",
             told.driver(),
@@ -111,45 +145,22 @@ fn disk(disk: &Disk) -> Result<(), String> {
             "{shown} is told to be {}, and does not begin as one; is it raw?",
             told.driver()
         )),
+        (DiskFormat::Qcow2, _) if header.external => chain(disk),
         _ => Ok(()),
     }
 }
 
-/// The format that the first bytes speak of; none: raw, or one that we do not know.
-///
-/// Sources: qemu, docs/interop/qcow2.txt; VMware, Virtual Disk Format 5.0; VirtualBox, VDICore.h.
-pub fn format(file: &File) -> io::Result<Option<DiskFormat>> {
-    let mut start = [0; 68];
-    let mut length = 0;
-    while length < start.len() {
-        match file.read_at(&mut start[length..], length as u64)? {
-            0 => break,
-            n => length += n,
-        }
+/// What an overlay stands on: QEMU opens it too.
+fn chain(disk: &Disk) -> Result<(), String> {
+    let all = crate::disk::chain(&disk.path, disk.format).map_err(|e| e.to_string())?;
+    for below in all {
+        let opened = Place::found(&below).and_then(|place| place.open(false));
+        opened.map_err(|e| {
+            let (shown, below) = (disk.path.display(), below.display());
+            format!("{shown} stands on {below}, which cannot be read: {e}")
+        })?;
     }
-    let start = &start[..length];
-    Ok(if start.starts_with(b"QFI\xfb") {
-        Some(DiskFormat::Qcow2)
-    } else if start.starts_with(b"KDMV")
-        || start.starts_with(b"COWD")
-        || start.starts_with(b"# Disk DescriptorFile")
-    {
-        Some(DiskFormat::Vmdk)
-    } else if start.get(64..68) == Some(&[0x7f, 0x10, 0xda, 0xbe]) {
-        Some(DiskFormat::Vdi)
-    } else {
-        None
-    })
-}
-
-/// Volume descriptors begin at sector 16 (ECMA-119, 8.1; ECMA-167 has its own identifiers at the same place).
-fn is_iso(file: &File) -> io::Result<bool> {
-    let mut identifier = [0; 5];
-    match file.read_exact_at(&mut identifier, 32_769) {
-        Ok(()) => Ok(matches!(&identifier, b"CD001" | b"BEA01")),
-        Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(e),
-    }
+    Ok(())
 }
 
 fn memory(vm: &Vm, root: &Path) -> Result<(), String> {
@@ -229,14 +240,6 @@ pub fn in_use(said: &str) -> Option<String> {
     Some(format!(
         "{path} is in use by another VM or program; stop that one first, or give this VM a disk of its own"
     ))
-}
-
-/// The first bytes of a file, for who has only its path.
-pub fn format_of(path: &Path) -> io::Result<Option<DiskFormat>> {
-    let mut file = File::open(path)?;
-    // A directory opens, and only reading it fails.
-    file.read_exact(&mut [])?;
-    format(&file)
 }
 
 #[cfg(test)]

@@ -211,3 +211,46 @@ fn an_image_in_use_is_told_so() {
     );
     assert_eq!(in_use("something else"), None);
 }
+
+/// An overlay is no better than what it stands on.
+#[test]
+fn overlays_whose_base_is_missing_or_untold() {
+    let place = Place::new();
+    let path = |name: &str| place.0.path().join(name);
+    let qemu_img = |words: &str| {
+        let mut command = std::process::Command::new("qemu-img");
+        command.current_dir(place.0.path()).args(words.split(' '));
+        assert!(command.output().unwrap().status.success(), "{words}");
+    };
+    qemu_img("create -q -f raw base 1M");
+    qemu_img("create -q -f qcow2 -b base -F raw over");
+    let over = Disk::new(path("over"), DiskFormat::Qcow2, false);
+    assert!(place.findings(&vm(vec![over.clone()])).is_empty());
+    fs::rename(path("base"), path("away")).unwrap();
+    let finding = one(&place, over.clone());
+    assert!(
+        finding.contains("no such file") && finding.contains("rebase -u"),
+        "{finding}"
+    );
+    qemu_img("create -q -f qcow2 -u -b fifo -F raw over 1M");
+    let made = std::process::Command::new("mkfifo")
+        .arg(path("fifo"))
+        .status();
+    assert!(made.unwrap().success());
+    assert!(one(&place, over).contains("neither a file nor a disk"));
+}
+
+#[test]
+fn a_kernel_that_is_no_file_is_not_waited_for() {
+    let place = Place::new();
+    let kernel = place.0.path().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&kernel).status();
+    assert!(made.unwrap().success());
+    let mut vm = vm(Vec::new());
+    vm.boot = Boot::Kernel {
+        kernel,
+        initrd: None,
+        arguments: String::new(),
+    };
+    assert!(place.findings(&vm)[0].ends_with("fifo is no file"));
+}

@@ -22,9 +22,8 @@ use api::Name;
 use profile::Vm;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use v3m::{Error, Result, State, Status};
 
@@ -93,42 +92,26 @@ impl Home {
 
     /// Holds every other change of this VM off, here and in other processes; `None` if there is no directory.
     pub fn locked(&self) -> Result<Option<File>> {
-        loop {
-            let dir = match File::open(&self.path) {
-                Ok(dir) => dir,
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(at(&self.path)(e)),
-            };
-            dir.lock().map_err(at(&self.path))?;
-            // Whoever had the lock may have removed the directory, and another may have made it again.
-            let same = |now: fs::Metadata| Ok(now.ino() == dir.metadata()?.ino());
-            match fs::metadata(&self.path).and_then(same) {
-                Ok(true) => return Ok(Some(dir)),
-                Ok(false) => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(at(&self.path)(e)),
-            }
-        }
+        files::lock(&self.path).map_err(at(&self.path))
     }
 
     pub fn define(&self, vm: &Vm) -> Result<()> {
-        let _lock = loop {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&self.path)
-                .map_err(at(&self.path))?;
-            if let Some(lock) = self.locked()? {
-                break lock;
-            }
-        };
-        match self.vm()? {
-            None => write(&self.file("vm.json"), vm),
-            Some(old) if old == *vm => Ok(()),
-            Some(_) => Err(Error::DefinedOtherwise {
+        let _lock = files::lock_made(&self.path, 0o700).map_err(at(&self.path))?;
+        match self.vm() {
+            Ok(None) => write(&self.file("vm.json"), vm),
+            Ok(Some(old)) if old == *vm => Ok(()),
+            // One that is damaged is not this one.
+            Ok(Some(_)) | Err(_) => Err(Error::DefinedOtherwise {
                 name: self.name.clone(),
             }),
         }
+    }
+
+    /// Puts another definition in the place of the old one; the caller has the lock and has seen that no process runs.
+    /// With it the VM was never started, and has its firmware's variables and its console's past.
+    pub fn replace(&self, vm: &Vm) -> Result<()> {
+        remove(&self.file("run.json"))?;
+        write(&self.file("vm.json"), vm)
     }
 
     /// Removes what `define` and `start` made; the caller has the lock and has seen that no process runs.
@@ -168,14 +151,27 @@ impl Home {
             backend,
             reason,
         };
-        let Some(vm) = self.vm()? else {
-            return Ok(status(State::Absent, profile::Backend::Auto, None, None));
+        let backend = match self.vm() {
+            Ok(Some(vm)) => vm.backend,
+            Ok(None) => return Ok(status(State::Absent, profile::Backend::Auto, None, None)),
+            // Damaged: what runs is known even so, and can be stopped.
+            Err(_) => profile::Backend::Auto,
         };
         // Before anything that QEMU writes: what is read after it is at least as new.
         let pid = self.process()?;
-        let run: Option<Run> = read(&self.file("run.json"))?;
+        let run: Option<Run> = match read(&self.file("run.json")) {
+            Ok(run) => run,
+            Err(e) => {
+                // Whatever it was: its process is there, or is not.
+                let state = match pid {
+                    Some(_) => State::Unknown,
+                    None => State::Crashed,
+                };
+                return Ok(status(state, backend, pid, Some(e.to_string())));
+            }
+        };
         let Some(run) = run else {
-            return Ok(status(State::Defined, vm.backend, None, None));
+            return Ok(status(State::Defined, backend, None, None));
         };
         let stopping = self.file("stopping").exists();
         let (state, reason) = match pid {
@@ -282,15 +278,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 
 /// Writes a private file that appears whole or not at all.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let half = path.with_extension("half");
     let text = serde_json::to_vec(value).map_err(|e| at(path)(e.into()))?;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
-        .open(&half)
-        .and_then(|mut file| file.write_all(&text))
-        .and_then(|()| fs::rename(&half, path))
-        .map_err(at(path))
+    files::write(path, &text).map_err(at(path))
 }
 
 pub fn remove(path: &Path) -> Result<()> {

@@ -11,7 +11,8 @@ use crate::arguments::{Accelerator, Descriptors, Site, arguments};
 use crate::home::{Home, Run, at, remove, write};
 use crate::journal;
 use daemon::Spawned;
-use profile::{Channel, Disk, Display, Firmware, Medium, Vm};
+use files::Place;
+use profile::{Channel, Disk, Display, Firmware, Link, Medium, Vm};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -37,14 +38,29 @@ pub fn spawn(
     accelerator: Accelerator,
     program: &Path,
     owner: Option<Owner>,
+    new_disk: crate::disk::Made,
 ) -> Result<()> {
     let owner = owner.filter(|_| rustix::process::geteuid().is_root());
-    let findings = crate::fit::findings(vm, accelerator, Path::new("/"));
-    if !findings.is_empty() {
+    if let Some((uid, gid)) = owner
+        && (uid == 0 || gid == 0)
+    {
         return Err(Error::StartFailed {
             name: home.name.clone(),
-            reason: findings.join("\n"),
+            reason: format!(
+                "QEMU is to run as user {uid}, group {gid}: root's rights are not given to it"
+            ),
         });
+    }
+    let findings = crate::fit::findings(vm, accelerator, Path::new("/"));
+    if !findings.is_empty() {
+        let (name, reason) = (home.name.clone(), findings.join("\n"));
+        let hosts = crate::fit::of_host(vm, accelerator, Path::new("/"));
+        return Err(
+            match findings.iter().all(|finding| hosts.contains(finding)) {
+                true => Error::Unfit { name, reason },
+                false => Error::StartFailed { name, reason },
+            },
+        );
     }
     // From here to the next `run.json` the VM counts as never started: a start cut off leaves no crash behind.
     for file in ["run.json", "stopping", "paused", "qmp.sock", "console.sock"] {
@@ -66,7 +82,7 @@ pub fn spawn(
     for Channel { log, .. } in &vm.channels {
         made(log, false, owner)?;
     }
-    let uefi = furnish(home, vm, owner)?;
+    let uefi = furnish(home, vm, owner, new_disk)?;
     let writable = |disk: &&Disk| !disk.read_only && disk.medium == Medium::Disk;
     for disk in vm.disks.iter().filter(writable) {
         give(&disk.path, owner)?;
@@ -121,13 +137,14 @@ pub fn spawn(
         Ok(Spawned::AlreadyRunning(_)) => Ok(()),
         Err(e) => {
             remove(&home.file("run.json"))?;
-            let remedy = match e.kind() {
-                ErrorKind::NotFound => format!("; try: {}", crate::probe::INSTALL),
-                _ => String::new(),
-            };
-            Err(Error::StartFailed {
-                name: home.name.clone(),
-                reason: format!("cannot run {}: {e}{remedy}", program.display()),
+            let name = home.name.clone();
+            let reason = format!("cannot run {}: {e}", program.display());
+            Err(match e.kind() {
+                ErrorKind::NotFound => Error::Unfit {
+                    name,
+                    reason: format!("{reason}; try: {}", crate::probe::INSTALL),
+                },
+                _ => Error::StartFailed { name, reason },
             })
         }
     }
@@ -250,17 +267,14 @@ fn made(path: &Path, empty: bool, owner: Option<Owner>) -> Result<File> {
     Ok(file)
 }
 
-/// Gives an existing disk to QEMU's user. A link is not followed: it could lead to anything.
+/// Gives an existing disk to QEMU's user. Root goes over no link of a user's to it: it could lead to anything.
 fn give(path: &Path, owner: Option<Owner>) -> Result<()> {
-    if owner.is_none() {
-        return Ok(());
+    match owner {
+        Some(owner) => Place::found(path)
+            .and_then(|place| place.give(owner))
+            .map_err(at(path)),
+        None => Ok(()),
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let open = || {
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-        hand(&file, owner)
-    };
-    open().map_err(at(path))
 }
 
 fn hand(file: &File, owner: Option<Owner>) -> io::Result<()> {
@@ -299,16 +313,25 @@ fn listen(directory: &File, name: &str) -> io::Result<UnixListener> {
 
 /// Makes what the VM's description only promises: disks with a size whose files are missing, a UEFI machine's variables,
 /// the disk for cloud-init, the directory for VNC's socket.
-fn furnish(home: &Home, vm: &Vm, owner: Option<Owner>) -> Result<Option<PathBuf>> {
+fn furnish(
+    home: &Home,
+    vm: &Vm,
+    owner: Option<Owner>,
+    new_disk: crate::disk::Made,
+) -> Result<Option<PathBuf>> {
     let failed = |reason| Error::StartFailed {
         name: home.name.clone(),
         reason,
     };
     for disk in &vm.disks {
         if let (Some(size), false) = (disk.size, disk.path.exists()) {
-            match crate::disk::create(&disk.path, disk.format, size) {
+            match crate::disk::create_told(&disk.path, disk.format, size, new_disk) {
                 // Another VM's start was first with a disk that they share.
                 Ok(()) | Err(crate::disk::Error::Exists { .. }) => {}
+                Err(e @ crate::disk::Error::Program(_)) => {
+                    let (name, reason) = (home.name.clone(), e.to_string());
+                    return Err(Error::Unfit { name, reason });
+                }
                 Err(e) => return Err(failed(format!("cannot make a disk: {e}"))),
             }
         }
@@ -344,9 +367,11 @@ fn taps(home: &Home, vm: &Vm, networks: &Path) -> Result<Vec<Option<OwnedFd>>> {
     vm.nics
         .iter()
         .map(|nic| {
-            crate::link::open(&nic.link, networks).map_err(|reason| Error::StartFailed {
-                name: home.name.clone(),
-                reason,
+            let name = home.name.clone();
+            crate::link::open(&nic.link, networks).map_err(|reason| match &nic.link {
+                // A cluster's network is made by who runs the cluster; the others are the host's.
+                Link::Network { .. } => Error::StartFailed { name, reason },
+                _ => Error::Unfit { name, reason },
             })
         })
         .collect()

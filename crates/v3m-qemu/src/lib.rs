@@ -18,14 +18,18 @@
 //! | `disk` | images, by qemu-img |
 //! | `link` | NICs on the host's bridges and on private networks |
 //! | `firmware`, `cloud` | a VM's own UEFI variables, and its cloud-init disk |
-//! | `snapshots`, `stats` | back to what a VM was; what it uses |
+//! | `snapshots` | back to what a VM was |
+//! | `stats`, `balloon` | what it uses of the host; what its guest says it uses |
+//! | `console_log` | the bound of what its console printed |
 //! | `owner` | whom QEMU can run as |
 //! | `probe` | which accelerator works here; boots a tiny guest |
 //! | `tsc` | the clock of translated guests |
 //! | `slice` | how soon QEMU's own thread gets a core |
 
 pub mod arguments;
+mod balloon;
 mod cloud;
+mod console_log;
 pub mod disk;
 mod driver;
 mod firmware;
@@ -43,4 +47,10 @@ mod stats;
 mod tsc;
 
 pub use driver::{Options, QemuDriver};
-pub use owner::can_become;
+pub use link::HELPER as BRIDGE_HELPER;
+pub use owner::{can_become, group_of};
+
+/// Is there firmware for VMs that boot by UEFI?
+pub fn has_uefi() -> bool {
+    firmware::find().is_some()
+}

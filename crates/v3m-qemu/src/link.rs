@@ -23,7 +23,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const HELPER: &str = "/usr/lib/qemu/qemu-bridge-helper";
+/// What puts an ordinary user's NICs on bridges, where it is setuid and its configuration allows the bridge.
+pub const HELPER: &str = "/usr/lib/qemu/qemu-bridge-helper";
 
 /// FNV-1a (64 bits) over parts that cannot run into each other: a name for something, not a protection.
 pub fn digest(parts: &[&[u8]]) -> u64 {

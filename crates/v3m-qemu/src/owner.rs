@@ -10,6 +10,34 @@ pub fn can_become(id: u32) -> bool {
     rustix::process::geteuid().is_root() && has("/proc/self/uid_map") && has("/proc/self/gid_map")
 }
 
+/// The group that a user's account has, by the system's user database; of an id without an account, the one without
+/// rights.
+pub fn group_of(uid: u32) -> u32 {
+    const NOBODY: u32 = 65534;
+    let mut buffer = vec![0; 1024];
+    loop {
+        // SAFETY: a struct of integers and pointers, for which all zeros are valid.
+        let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+        let mut found = std::ptr::null_mut();
+        // SAFETY: the struct, the buffer with its length and the result are valid for the length of the call; what the
+        // entry points at is in the buffer, and only its numbers are used.
+        let error = unsafe {
+            libc::getpwuid_r(
+                uid,
+                &raw mut entry,
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        match error {
+            libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
+            0 if !found.is_null() => return entry.pw_gid,
+            _ => return NOBODY,
+        }
+    }
+}
+
 /// A line of a user namespace's map, see user_namespaces(7): first id inside, first id outside, how many.
 fn maps(line: &str, id: u32) -> bool {
     let mut numbers = line
@@ -24,6 +52,12 @@ fn maps(line: &str, id: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn groups_are_those_of_accounts() {
+        assert_eq!(super::group_of(0), 0);
+        assert_eq!(super::group_of(0x7000_1000), 65534);
+    }
+
     #[test]
     fn maps_of_user_namespaces() {
         assert!(super::maps("         0          0 4294967295", 0x7000_0001));

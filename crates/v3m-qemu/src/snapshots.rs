@@ -8,7 +8,7 @@
 
 use crate::disk;
 use crate::driver::{QemuDriver, mark};
-use crate::home::Home;
+use crate::home::{Home, remove};
 use crate::qmp::Qmp;
 use api::Name;
 use async_trait::async_trait;
@@ -108,11 +108,14 @@ impl What {
 
 impl QemuDriver {
     async fn snapshot(&self, name: &Name, snapshot: &Name, what: What) -> Result<()> {
+        // One at a time, and no pause or resume beside it: it stops the guest and lets it go on itself.
+        let lock = self.blocking(name, |_, home| home.locked()).await?;
         let state = self.existing(name).await?;
         let tag = snapshot.as_str().to_owned();
         match state {
             State::Running | State::Paused => self.live(name, &tag, what, state).await,
             State::Defined | State::Stopped => {
+                drop(lock);
                 self.blocking(name, move |_, home| offline(home, &tag, what))
                     .await
             }
@@ -188,6 +191,10 @@ impl QemuDriver {
             qmp.execute(before, json!({}))
                 .await
                 .map_err(|e| failed(name, e))?;
+            if state == State::Running {
+                // From here on a guest that stands still could not go on.
+                remove(&home.file("paused"))?;
+            }
         }
         result
     }

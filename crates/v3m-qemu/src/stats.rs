@@ -1,14 +1,17 @@
-//! What VMs use of the host, from what the kernel counts for their processes: four small files a VM, and no QEMU asked.
+//! What VMs use of the host, from what the kernel counts for their processes: four small files a VM. The one thing that
+//! QEMU is asked for is what the guest says of its memory: see module `balloon`.
 //!
-//! * Processor time and age: `/proc/PID/stat`. Memory: `/proc/PID/statm`; a balloon takes its pages out of that.
+//! * Processor time and age: `/proc/PID/stat`. Memory: `/proc/PID/statm`.
 //! * Disks: `/proc/PID/io`, what really went to and came from the host's disks. It can be read of one's own processes,
 //!   and by root.
 //! * Network: the kernel counts for taps. Those of a cluster are in its own network namespace, which the holder's
 //!   `/proc/PID/net/dev` shows; it is read once for all VMs there. A tap of the host's is found by its name in QEMU's
-//!   `/proc/PID/fdinfo`. User-mode NAT and private networks are not counted by anybody: none, and not 0.
+//!   `/proc/PID/fdinfo`. User-mode NAT and private networks are not counted by anybody (QEMU 7.2
+//!   has no counter there, nor for the guest's end): none, and not 0.
 //!
 //! Formats: proc(5).
 
+use crate::balloon;
 use crate::driver::QemuDriver;
 use crate::home::{Home, at};
 use api::Name;
@@ -25,10 +28,15 @@ use v3m::{Result, Stats, Usage};
 impl Stats for QemuDriver {
     async fn usage(&self) -> Result<Vec<Usage>> {
         let dir = self.inner.dir.clone();
-        match tokio::task::spawn_blocking(move || usage(&dir)).await {
-            Ok(usage) => usage,
-            Err(e) => Err(at(&self.inner.dir)(e.into())),
+        let mut all = match tokio::task::spawn_blocking(move || usage(&dir)).await {
+            Ok(usage) => usage?,
+            Err(e) => return Err(at(&self.inner.dir)(e.into())),
+        };
+        let homes = all.iter().map(|usage| self.home(&usage.name)).collect();
+        for (usage, used) in all.iter_mut().zip(balloon::used(homes).await) {
+            usage.memory_used = used;
         }
+        Ok(all)
     }
 }
 
@@ -77,6 +85,7 @@ fn of(
         uptime: clock.now.saturating_sub(clock.time(began)),
         cpu: clock.time(cpu),
         memory: resident.unwrap_or(0) * clock.page,
+        memory_used: None,
         memory_configured: vm.memory.0.saturating_mul(1 << 20),
         disk_read: field(&io, "read_bytes:"),
         disk_written: field(&io, "write_bytes:"),

@@ -42,7 +42,7 @@ async fn boots_from_every_bus_and_format() {
     ];
     for (bus, format) in cases {
         let path = place.dir.path().join(format!("{bus:?},{format:?}"));
-        disk::convert(&raw, DiskFormat::Raw, &path, format).unwrap();
+        disk::convert(&raw, DiskFormat::Raw, &path, format, &mut |_| {}).unwrap();
         let mut vm = place.vm("a", Guest::Dots);
         vm.disks[0] = Disk {
             bus,

@@ -63,6 +63,23 @@ async fn a_machine_with_everything_runs_as_nobody() {
     assert!(!home.exists() && made.exists());
 }
 
+#[tokio::test]
+async fn roots_rights_are_given_to_no_qemu() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    for owner in [(0, NOBODY), (NOBODY, 0)] {
+        let options = Options { owner: Some(owner) };
+        let driver = QemuDriver::open(&place.vms(), options).unwrap();
+        let vm = place.vm("a", Guest::Dots);
+        driver.define(&vm).await.unwrap();
+        let error = driver.start(&vm.name).await.unwrap_err().to_string();
+        assert!(error.contains("root's rights are not given"), "{error}");
+        assert_eq!(driver.status(&vm.name).await.unwrap().pid, None);
+    }
+}
+
 /// Where the host has some free, and the refusal where it has none.
 #[tokio::test]
 async fn memory_in_huge_pages() {

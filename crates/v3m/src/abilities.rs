@@ -42,7 +42,8 @@ pub struct Snapshot {
 /// What live VMs use of the host.
 #[async_trait]
 pub trait Stats: Send + Sync {
-    /// One entry for each VM that has a process, sorted by name. Cheap, and asks no VM: one that hangs delays nothing.
+    /// One entry for each VM that has a process, sorted by name. Cheap; a VM that hangs delays it by a fraction of a
+    /// second at most, however many do.
     async fn usage(&self) -> Result<Vec<Usage>>;
 }
 
@@ -55,8 +56,11 @@ pub struct Usage {
     pub uptime: Duration,
     /// Processor time of the host, of all threads.
     pub cpu: Duration,
-    /// Bytes of the host's memory that it holds: what is not touched, or taken by the balloon, is not in it.
+    /// Bytes of the host's memory that the VM's process holds, the hypervisor's own included. What the guest never
+    /// touched is not in it, what it has freed is.
     pub memory: u64,
+    /// Bytes that the guest says it uses, without its caches; none where it has no balloon driver, or does not answer.
+    pub memory_used: Option<u64>,
     /// Bytes that the guest's machine has.
     pub memory_configured: u64,
     /// Bytes that the process read from and wrote to the host's disks; what the host's cache gave is not in it.

@@ -1,24 +1,68 @@
 //! The console of a VM, and how to reach a unix socket whose path may be longer than an address can be.
 
+use rustix::fs::FlockOperation;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 /// Where a VM's console is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Console {
-    /// A unix stream socket; bytes both ways. One reader at a time. Use [`Console::connect`]: the path may be too long
-    /// for `connect(2)`.
+    /// A unix stream socket; bytes both ways. One reader at a time: see [`Console::hold`]. Use [`Console::connect`]: the
+    /// path may be too long for `connect(2)`.
     pub socket: PathBuf,
-    /// All that was ever printed.
+    /// What was printed: drivers may let go of the oldest.
     pub log: PathBuf,
+    /// Where VNC listens, of a VM that has such a display: a unix socket.
+    pub vnc: Option<PathBuf>,
+}
+
+/// Whose a console is: see [`Console::hold`].
+#[derive(Debug)]
+pub enum Held {
+    /// Ours, as long as this lives.
+    Ours(File),
+    /// Another process has it: this one, where the kernel says.
+    Others(Option<u32>),
 }
 
 impl Console {
+    /// Takes the console for this process. QEMU serves one reader at a time and lets others wait unheard, while what they
+    /// type is kept for the guest; so whoever connects should have this first. It is a lock on the log (flock(2)): it ends
+    /// with the process, however that ends.
+    pub fn hold(&self) -> io::Result<Held> {
+        let log = File::open(&self.log)?;
+        match rustix::fs::flock(&log, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Held::Ours(log)),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let inode = log.metadata()?.ino();
+                let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+                Ok(Held::Others(locker(&locks, inode)))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
     pub fn connect(&self) -> io::Result<UnixStream> {
         connect(&self.socket)
     }
+}
+
+/// Who holds the lock on a file, by `/proc/locks` (proc(5)): `1: FLOCK  ADVISORY  WRITE 1234 08:01:567 0 EOF`.
+fn locker(locks: &str, inode: u64) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else {
+            return None;
+        };
+        let of_file = file.rsplit(':').next()?.parse() == Ok(inode);
+        // A process of another name space has no number here.
+        let pid = pid.parse().ok().filter(|pid| *pid != 0);
+        pid.filter(|_| of_file)
+    })
 }
 
 /// Connects to a unix socket by a path of any length. An address holds 108 bytes (unix(7)); so the socket's directory
@@ -60,6 +104,27 @@ mod tests {
         let mut byte = [0];
         near.read_exact(&mut byte).unwrap();
         assert_eq!(&byte, b"x");
+    }
+
+    #[test]
+    fn a_console_has_one_holder_who_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let console = Console {
+            socket: dir.path().join("s"),
+            log: dir.path().join("log"),
+            vnc: None,
+        };
+        assert!(console.hold().is_err());
+        std::fs::write(&console.log, "").unwrap();
+        let Held::Ours(ours) = console.hold().unwrap() else {
+            panic!("nobody had it");
+        };
+        let Held::Others(who) = console.hold().unwrap() else {
+            panic!("we have it");
+        };
+        assert_eq!(who, Some(std::process::id()));
+        drop(ours);
+        assert!(matches!(console.hold().unwrap(), Held::Ours(_)));
     }
 
     #[test]

@@ -57,6 +57,17 @@ pub struct Status {
     pub reason: Option<String>,
 }
 
+/// How a VM came to be stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was so already.
+    Already,
+    /// The guest shut down when it was asked.
+    Asked,
+    /// It was switched off: its time was over, or it had none, or it could not be asked.
+    Forced,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("there is no VM {0}")]
@@ -73,7 +84,10 @@ pub enum Error {
     StartFailed { name: Name, reason: String },
     #[error("VM {name}: {reason}")]
     Failed { name: Name, reason: String },
-    #[error("{backend:?} cannot be used on this host: {reason}")]
+    /// As `StartFailed`, and what stands against it is the host: a program, a bridge, memory that it does not have.
+    #[error("VM {name} did not start: {reason}")]
+    Unfit { name: Name, reason: String },
+    #[error("type {backend} cannot be used on this host: {reason}")]
     Unusable { backend: Backend, reason: String },
     #[error("cannot use {path}")]
     Io {
@@ -95,11 +109,19 @@ pub trait Driver: Send + Sync {
     /// absent → defined. Repeated with the same VM: nothing happens. With another: `DefinedOtherwise`.
     async fn define(&self, vm: &Vm) -> Result<()>;
 
+    /// Gives a VM without a process another definition; one that is absent is defined. Drivers keep what is the VM's own
+    /// beside its disks: what its console printed, the variables of its firmware.
+    async fn redefine(&self, vm: &Vm) -> Result<()> {
+        self.undefine(&vm.name).await?;
+        self.define(vm).await
+    }
+
     /// defined, stopped, crashed → running. Of a running VM: nothing happens. Returns when the guest's CPUs run.
     async fn start(&self, name: &Name) -> Result<()>;
 
-    /// → stopped. Asks politely, then after `grace` forces. Zero grace: at once. Of a stopped VM: nothing happens.
-    async fn stop(&self, name: &Name, grace: Duration) -> Result<()>;
+    /// → stopped. Asks politely (a paused guest goes on for that), then after `grace` forces. Zero grace: at once. Of a
+    /// stopped VM: nothing happens.
+    async fn stop(&self, name: &Name, grace: Duration) -> Result<Stopped>;
 
     /// running → paused.
     async fn pause(&self, name: &Name) -> Result<()>;

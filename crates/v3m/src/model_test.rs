@@ -269,7 +269,7 @@ async fn act(driver: &dyn Driver, name: &Name, action: Action, grace: Duration) 
     match action {
         Action::Define => Ok(()),
         Action::Start => driver.start(name).await,
-        Action::Stop => driver.stop(name, grace).await,
+        Action::Stop => driver.stop(name, grace).await.map(drop),
         Action::Pause => driver.pause(name).await,
         Action::Resume => driver.resume(name).await,
         Action::Reboot => driver.reboot(name, grace).await,

@@ -1,13 +1,12 @@
 //! What the command line says of itself.
 
 use crate::args::Cli;
-use crate::context::{Context, print};
+use crate::context::Context;
 use crate::exit::{CODES, Code};
 use anyhow::Result;
 use clap::CommandFactory;
-use serde_json::json;
 use std::path::Path;
-use terminal::generate;
+use terminal::{generate, print};
 
 pub fn completion(shell: clap_complete::Shell) -> Result<Code> {
     generate::completion(shell, "oscarv", &Cli::command())?;
@@ -15,11 +14,7 @@ pub fn completion(shell: clap_complete::Shell) -> Result<Code> {
 }
 
 pub fn man(context: &Context, dir: &Path) -> Result<Code> {
-    generate::man(Cli::command(), dir)?;
-    context.say(format!(
-        "man pages are in {}; read them with: man {0}/oscarv.1",
-        dir.display()
-    ));
+    generate::man(context, Cli::command(), dir)?;
     Ok(Code::Ok)
 }
 
@@ -29,10 +24,6 @@ pub fn exit_codes() -> Result<Code> {
 }
 
 pub fn version(context: &Context) -> Result<Code> {
-    let version = env!("CARGO_PKG_VERSION");
-    match context.json() {
-        true => context.document(&json!({ "version": version }))?,
-        false => print(format!("oscarv {version}\n"))?,
-    }
+    generate::version(context, "oscarv", env!("CARGO_PKG_VERSION"))?;
     Ok(Code::Ok)
 }

@@ -2,10 +2,11 @@
 
 use crate::context::Context;
 use crate::exit::Code;
-use anyhow::Result;
 use profile::Backend;
 use serde::Serialize;
 use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use terminal::table::{Cell, Table, Tone};
 use terminal::{absent, small_runtime};
 use v3m::{Capabilities, Driver};
@@ -23,7 +24,7 @@ struct Finding {
     remedy: Option<String>,
 }
 
-pub fn check(context: &Context) -> Result<Code> {
+pub fn check(context: &Context) -> anyhow::Result<Code> {
     let mut findings = Vec::new();
     let driver = context.vms().qemu(None)?;
     let runtime = small_runtime()?;
@@ -63,6 +64,7 @@ pub fn check(context: &Context) -> Result<Code> {
         state: "missing",
         remedy,
     }));
+    findings.extend(for_some());
     let fit = findings.iter().all(|finding| finding.state != "missing");
     context.result(&json!({ "fit": fit, "findings": findings }), || {
         let mut table = Table::new(&["FOR", "STATE", "WHAT", "REMEDY"]);
@@ -88,6 +90,84 @@ pub fn check(context: &Context) -> Result<Code> {
     Ok(if fit { Code::Ok } else { Code::Unfit })
 }
 
+/// What only some VMs need.
+fn for_some() -> Vec<Finding> {
+    let finding = |area, found: Result<String, (&str, Option<&str>)>| match found {
+        Ok(what) => Finding {
+            area,
+            what,
+            state: "ok",
+            remedy: None,
+        },
+        Err((what, remedy)) => Finding {
+            area,
+            what: what.to_owned(),
+            state: "optional",
+            remedy: remedy.map(str::to_owned),
+        },
+    };
+    let uefi = match v3m_qemu::has_uefi() {
+        true => Ok("there is firmware for UEFI".to_owned()),
+        false => Err((
+            "there is no firmware for UEFI",
+            Some("sudo apt-get install ovmf"),
+        )),
+    };
+    let root = rustix::process::geteuid().is_root();
+    let groups = std::fs::read_dir("/sys/kernel/iommu_groups");
+    let iommu = match groups.is_ok_and(|mut groups| groups.next().is_some()) {
+        true => Ok("the IOMMU is on".to_owned()),
+        false => Err((
+            "the IOMMU is off: no device can be passed through; switch it on in the firmware",
+            None,
+        )),
+    };
+    vec![
+        finding("uefi", uefi),
+        finding("bridges", bridges(root)),
+        finding("pass-through", iommu),
+    ]
+}
+
+/// Can NICs be put on bridges of the host's?
+fn bridges(root: bool) -> Result<String, (&'static str, Option<&'static str>)> {
+    let interfaces = std::fs::read_dir("/sys/class/net").into_iter().flatten();
+    let bridges = interfaces
+        .flatten()
+        .filter(|i| i.path().join("bridge").is_dir());
+    let mut names: Vec<_> = bridges
+        .map(|bridge| bridge.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    if root && !Path::new("/dev/net/tun").exists() {
+        return Err(("there is no /dev/net/tun", Some("sudo modprobe tun")));
+    }
+    if !root {
+        match std::fs::metadata(v3m_qemu::BRIDGE_HELPER) {
+            Err(_) => {
+                return Err((
+                    "qemu-bridge-helper, which puts a user's NICs on bridges, is missing",
+                    Some("sudo apt-get install qemu-system-common"),
+                ));
+            }
+            Ok(helper) if helper.permissions().mode() & 0o4000 == 0 => {
+                return Err((
+                    "qemu-bridge-helper may not put a user's NICs on bridges",
+                    Some("sudo chmod u+s /usr/lib/qemu/qemu-bridge-helper"),
+                ));
+            }
+            Ok(_) => {}
+        }
+    }
+    match names.is_empty() {
+        true => Err((
+            "this host has no bridge",
+            Some("sudo ip link add br0 type bridge && sudo ip link set br0 up"),
+        )),
+        false => Ok(format!("bridges: {}", names.join(", "))),
+    }
+}
+
 /// What a back-end can do, and whether it can do it here.
 #[derive(Debug, Serialize)]
 struct Ability {
@@ -96,7 +176,7 @@ struct Ability {
     can: Capabilities,
 }
 
-pub fn capabilities(context: &Context) -> Result<Code> {
+pub fn capabilities(context: &Context) -> anyhow::Result<Code> {
     let runtime = small_runtime()?;
     let qemu = context.vms().qemu(None)?;
     let fake = FakeDriver::open(&context.state.join("fake"))?;

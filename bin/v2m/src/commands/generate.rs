@@ -5,7 +5,6 @@ use crate::context::Context;
 use crate::exit::{CODES, Code};
 use anyhow::Result;
 use clap::CommandFactory;
-use serde_json::json;
 use std::path::Path;
 use terminal::{generate, print};
 
@@ -15,11 +14,7 @@ pub fn completion(shell: clap_complete::Shell) -> Result<Code> {
 }
 
 pub fn man(context: &Context, dir: &Path) -> Result<Code> {
-    generate::man(Cli::command(), dir)?;
-    context.say(format!(
-        "man pages are in {}; read them with: man {0}/v2m.1",
-        dir.display()
-    ));
+    generate::man(context, Cli::command(), dir)?;
     Ok(Code::Ok)
 }
 
@@ -29,10 +24,6 @@ pub fn exit_codes() -> Result<Code> {
 }
 
 pub fn version(context: &Context) -> Result<Code> {
-    let version = env!("CARGO_PKG_VERSION");
-    match context.json() {
-        true => context.document(&json!({ "version": version }))?,
-        false => print(format!("v2m {version}\n"))?,
-    }
+    generate::version(context, "v2m", env!("CARGO_PKG_VERSION"))?;
     Ok(Code::Ok)
 }

@@ -7,6 +7,7 @@ use crate::context::Context;
 use crate::exit::{Code, Failure};
 use crate::record::for_install;
 use crate::source;
+use crate::vms::is_made;
 use anyhow::Result;
 use profile::{Boot, Medium};
 use terminal::small_runtime;
@@ -33,9 +34,7 @@ pub fn run(context: &Context, args: &Install) -> Result<Code> {
         return Err(usage(message, "write one into the profile, with its size").into());
     };
     let vms = context.vms();
-    let ours = vms
-        .find(&name)?
-        .is_some_and(|r| r.made.contains(&disk.path));
+    let ours = vms.find(&name)?.is_some_and(|r| is_made(&r, &disk.path));
     if disk.path.exists() && !ours {
         let message = format!(
             "{} is there already, and v2m did not make it: it may hold something",
@@ -59,5 +58,5 @@ pub fn run(context: &Context, args: &Install) -> Result<Code> {
         context.say(format!("see it with: v2m console {name}"));
         return Ok(Code::Ok);
     }
-    console::attach(context, &record)
+    console::attach(context, &record, false)
 }

@@ -6,6 +6,7 @@ mod define;
 mod generate;
 mod image;
 mod install;
+mod many;
 mod power;
 mod profile;
 mod show;
@@ -19,7 +20,7 @@ use anyhow::Result;
 pub fn run(context: &Context, command: Command) -> Result<Code> {
     match command {
         Command::Validate(args) => profile::validate(context, &args.file),
-        Command::Convert { file, to } => profile::convert(&file.file, to),
+        Command::Convert { file, to, vm } => profile::convert(&file.file, to, vm.as_ref()),
         Command::Check => check::check(context),
         Command::Capabilities => check::capabilities(context),
         Command::Create(args) => define::create(context, &args),
@@ -31,7 +32,7 @@ pub fn run(context: &Context, command: Command) -> Result<Code> {
         Command::Destroy(args) => define::destroy(context, &args),
         Command::List => show::list(context),
         Command::Status { vm, word } => show::status(context, &vm.vm, word),
-        Command::Console(vm) => console::run(context, &vm.vm),
+        Command::Console(args) => console::run(context, &args),
         Command::Top(args) => top::run(context, &args),
         Command::Image(args) => image::run(context, args),
         Command::CreateImageFromCdrom(args) => install::run(context, &args),
@@ -40,11 +41,17 @@ pub fn run(context: &Context, command: Command) -> Result<Code> {
         Command::ExitCodes => generate::exit_codes(),
         Command::Version => generate::version(context),
         Command::Migrate { vm, host } => not_yet(
-            format!("{vm} cannot be moved to {host}: v2m cannot migrate VMs yet"),
+            format!(
+                "{} cannot be moved to {host}: v2m cannot migrate VMs yet",
+                vm.display()
+            ),
             "stop it, copy its disks and its profile there, and start it there",
         ),
         Command::InstallWithOscar { vm } => not_yet(
-            format!("{vm} cannot be installed with OSCAR: v2m cannot do that yet"),
+            format!(
+                "{} cannot be installed with OSCAR: v2m cannot do that yet",
+                vm.display()
+            ),
             "a cluster's nodes are installed by: oscarv up FILE",
         ),
     }

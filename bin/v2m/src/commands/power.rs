@@ -1,174 +1,225 @@
 //! `start`, `stop`, `reboot`, `pause`, `resume`: what is done to VMs that are there, to many at once.
 
-use super::show::{self, shown};
+use super::many::{AT_ONCE, Found, WAITED_FOR, each, ended};
 use crate::args::{Many, Start};
 use crate::context::Context;
-use crate::exit::{self, Code, Failure};
+use crate::exit::{Code, Failure};
 use crate::record::Record;
 use crate::source::{self, Target};
 use crate::vms::Vms;
 use anyhow::Result;
-use api::Unit;
-use serde_json::json;
-use std::future::Future;
-use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
-use terminal::{runtime, small_runtime};
-use tokio::sync::Semaphore;
-use v3m::State;
+use terminal::{Screen, small_runtime};
+use v3m::{Action, State, Stopped};
 
-/// VMs that are worked on at the same time.
-const AT_ONCE: usize = 32;
 /// Between two looks at what a VM has printed.
 const LOOK: Duration = Duration::from_millis(50);
+/// A guest that takes longer to shut down is worth a word.
+const SOON: Duration = Duration::from_secs(1);
 
 pub fn start(context: &Context, args: &Start) -> Result<Code> {
     let vms = context.vms();
     let runtime = small_runtime()?;
-    let mut records = Vec::new();
+    let mut found = Found::default();
+    // All are read before the first is made.
+    let mut profiles = Vec::new();
     for text in &args.vms.vms {
-        match source::target(text, |name| vms.is_there(name))? {
-            Target::Vm(name) => records.push(vms.record(&name)?),
-            Target::Profile(path) => {
-                let checked = source::read_all(&path)?;
-                context.notes(&checked.notes);
-                for vm in checked.value {
-                    let name = vm.name.clone();
-                    runtime.block_on(vms.create(vm, &path, false, false))?;
-                    records.push(vms.record(&name)?);
-                }
-            }
+        match source::target(text, |name| vms.is_there(name)) {
+            Ok(Target::Vm(name)) => found.add(vms.record(&name)),
+            Ok(Target::Profile(path)) => match source::read_all(&path) {
+                Ok(read) => profiles.push(read),
+                Err(error) => found.failures.push(error),
+            },
+            Err(error) => found.failures.push(error),
         }
     }
-    let (wait, limit) = (args.wait_ready.clone(), args.time_limit);
-    each(context, "start", records, move |vms, record| {
-        let wait = wait.clone();
-        async move {
-            vms.start(&record).await?;
-            match wait {
-                Some(text) => ready(&vms, &record, text.as_bytes(), limit).await,
-                None => Ok(()),
+    ended(context, std::mem::take(&mut found.failures))?;
+    for read in profiles {
+        context.filled_in(&read);
+        for vm in read.vms {
+            let name = vm.name.clone();
+            let created = runtime.block_on(vms.create(vm, &read.file, false, false));
+            found.add(created.and_then(|_| vms.record(&name)));
+        }
+    }
+    start_all(context, found, args.wait_ready.clone(), args.time_limit)
+}
+
+/// Starts VMs that are there; waits until each has printed that text, if one is told.
+pub fn start_all(
+    context: &Context,
+    found: Found,
+    wait: Option<String>,
+    limit: Duration,
+) -> Result<Code> {
+    each(
+        context,
+        "start",
+        found,
+        AT_ONCE,
+        move |vms, record, place| {
+            let wait = wait.clone();
+            async move {
+                let place = place.take().await?;
+                vms.start(&record).await?;
+                match wait {
+                    Some(text) => {
+                        // While this one boots the next can be started.
+                        drop(place);
+                        ready(&vms, &record, text.as_bytes(), limit).await?;
+                    }
+                    None => runs(&vms, &record).await?,
+                }
+                Ok(None)
             }
-        }
-    })
+        },
+    )
 }
 
-pub fn stop(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
-    let records = named(context, vms)?;
-    each(context, "stop", records, move |vms, record| async move {
-        let driver = vms.driver(&record)?;
-        // One that no driver knows yet never ran.
-        if driver.status(&record.vm.name).await?.state != State::Absent {
-            driver.stop(&record.vm.name, grace).await?;
-        }
-        Ok(())
-    })
+/// A start that ended at once was none.
+async fn runs(vms: &Vms, record: &Record) -> Result<()> {
+    let status = vms.status(record).await?;
+    if status.state == State::Running {
+        return Ok(());
+    }
+    let name = &record.vm.name;
+    let why = match (status.reason, status.state) {
+        (Some(reason), _) => format!(": {reason}"),
+        (None, State::Stopped) => ": its guest has shut down".to_owned(),
+        (None, _) => String::new(),
+    };
+    let message = format!("{name} was started and is {} already{why}", status.state);
+    let log = vms.driver(record)?.console(name).await?.log;
+    let hint = format!("what it printed is in {}", log.display());
+    Err(Failure::new(Code::Failed, message).hint(hint).into())
 }
 
-pub fn reboot(context: &Context, vms: &Many, grace: Duration) -> Result<Code> {
-    let records = named(context, vms)?;
-    each(context, "reboot", records, move |vms, record| async move {
-        let driver = vms.defined(&record).await?;
-        Ok(driver.reboot(&record.vm.name, grace).await?)
-    })
+pub fn stop(context: &Context, many: &Many, grace: Duration) -> Result<Code> {
+    let found = Found::named(context, &many.vms)?;
+    let waiting = Waiting::new(context, &found, grace, "switched off");
+    let at_once = places(grace);
+    each(
+        context,
+        "stop",
+        found,
+        at_once,
+        move |vms, record, place| {
+            let waiting = waiting.clone();
+            async move {
+                let _place = place.take().await?;
+                let (driver, name) = (vms.driver(&record)?, &record.vm.name);
+                // One that no driver knows yet never ran.
+                if driver.status(name).await?.state == State::Absent {
+                    return Ok(None);
+                }
+                let forced = waiting.during(driver.stop(name, grace)).await? == Stopped::Forced;
+                let after = terminal::time::show(grace);
+                Ok((forced && !grace.is_zero()).then(|| format!("switched off after {after}")))
+            }
+        },
+    )
 }
 
-pub fn pause(context: &Context, vms: &Many) -> Result<Code> {
+pub fn reboot(context: &Context, many: &Many, grace: Duration) -> Result<Code> {
+    let found = Found::named(context, &many.vms)?;
+    let waiting = Waiting::new(context, &found, grace, "reset");
+    let at_once = places(grace);
+    each(
+        context,
+        "reboot",
+        found,
+        at_once,
+        move |vms, record, place| {
+            let waiting = waiting.clone();
+            async move {
+                let _place = place.take().await?;
+                let driver = vms.started(&record, Action::Reboot).await?;
+                let rebooted = vms.reboot(&record.vm.name, driver.as_ref(), grace);
+                waiting.during(rebooted).await?;
+                Ok(None)
+            }
+        },
+    )
+}
+
+/// Guests that are given time are waited for: that is no work.
+fn places(grace: Duration) -> usize {
+    match grace.is_zero() {
+        true => AT_ONCE,
+        false => WAITED_FOR,
+    }
+}
+
+pub fn pause(context: &Context, many: &Many) -> Result<Code> {
+    let found = Found::named(context, &many.vms)?;
     each(
         context,
         "pause",
-        named(context, vms)?,
-        |vms, record| async move { Ok(vms.defined(&record).await?.pause(&record.vm.name).await?) },
+        found,
+        AT_ONCE,
+        |vms, record, place| async move {
+            let _place = place.take().await?;
+            let driver = vms.started(&record, Action::Pause).await?;
+            driver.pause(&record.vm.name).await?;
+            Ok(None)
+        },
     )
 }
 
-pub fn resume(context: &Context, vms: &Many) -> Result<Code> {
+pub fn resume(context: &Context, many: &Many) -> Result<Code> {
+    let found = Found::named(context, &many.vms)?;
     each(
         context,
         "resume",
-        named(context, vms)?,
-        |vms, record| async move { Ok(vms.defined(&record).await?.resume(&record.vm.name).await?) },
+        found,
+        AT_ONCE,
+        |vms, record, place| async move {
+            let _place = place.take().await?;
+            let driver = vms.started(&record, Action::Resume).await?;
+            driver.resume(&record.vm.name).await?;
+            Ok(None)
+        },
     )
 }
 
-fn named(context: &Context, many: &Many) -> Result<Vec<Record>> {
-    let vms = context.vms();
-    let names = many.vms.iter().map(|text| show::name(&vms, text));
-    names.map(|name| vms.record(&name?)).collect()
+/// Says once that guests take their time, and what comes then.
+#[derive(Clone)]
+struct Waiting {
+    screen: Screen,
+    message: String,
+    said: Arc<AtomicBool>,
 }
 
-/// Does it to each, many at a time; says how each is then. The code is the first failure's.
-fn each<F, W>(context: &Context, stage: &str, mut records: Vec<Record>, work: F) -> Result<Code>
-where
-    F: Fn(Vms, Record) -> W,
-    W: Future<Output = Result<()>> + Send + 'static,
-{
-    records.sort_by(|a, b| a.vm.name.cmp(&b.vm.name));
-    records.dedup_by(|a, b| a.vm.name == b.vm.name);
-    let vms = context.vms();
-    let runtime = match records.len() {
-        1 => small_runtime()?,
-        _ => runtime()?,
-    };
-    let told = context.progress();
-    let total = records.len() as u64;
-    let many = total > 1;
-    if many {
-        told.progress.started(stage, Some(total), Unit::Items);
-    }
-    let (failures, states) = runtime.block_on(async {
-        let places = Arc::new(Semaphore::new(AT_ONCE));
-        let tasks: Vec<_> = records
-            .iter()
-            .map(|record| {
-                let (places, work) = (places.clone(), work(vms.clone(), record.clone()));
-                tokio::spawn(async move {
-                    let _place = places.acquire_owned().await?;
-                    work.await
-                })
-            })
-            .collect();
-        let mut failures = Vec::new();
-        for (done, task) in (1..).zip(tasks) {
-            if let Err(error) = task.await? {
-                failures.push(error);
-            }
-            if many {
-                told.progress.advanced(stage, done, Some(total), "");
-            }
-        }
-        if many {
-            told.progress.done(stage, "");
-        }
-        let mut states = Vec::new();
-        for record in &records {
-            states.push(vms.status(record).await?);
-        }
-        anyhow::Ok((failures, states))
-    })?;
-    told.end();
-    if context.json() {
-        let shown: Vec<_> = records
-            .iter()
-            .zip(&states)
-            .map(|(r, s)| shown(r, s))
-            .collect();
-        context.document(&json!({ "vms": shown }))?;
-    } else if failures.is_empty() {
-        for (record, status) in records.iter().zip(&states) {
-            context.say(format!("{} is {}", record.vm.name, status.state));
+impl Waiting {
+    fn new(context: &Context, found: &Found, grace: Duration, then: &str) -> Self {
+        let after = terminal::time::show(grace);
+        let message = match found.records.as_slice() {
+            [one] => format!(
+                "waiting for {} to shut down; it is {then} after {after}",
+                one.vm.name
+            ),
+            _ => format!("waiting for guests to shut down; they are {then} after {after}"),
+        };
+        Self {
+            screen: Screen::clone(context),
+            message,
+            said: Arc::new(AtomicBool::new(grace <= SOON)),
         }
     }
-    let mut failures = failures.into_iter();
-    let Some(first) = failures.next() else {
-        return Ok(Code::Ok);
-    };
-    for error in failures {
-        let text = exit::render(&error, context.colored_messages);
-        let _ = writeln!(std::io::stderr(), "{text}");
+
+    async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(SOON) => {}
+        }
+        if !self.said.swap(true, Ordering::Relaxed) {
+            self.screen.say(&self.message);
+        }
+        work.await
     }
-    Err(first)
 }
 
 /// Waits until a VM has printed this text since its start.

@@ -1,18 +1,19 @@
 //! `list` and `status`: what is. Both only read.
 
+use super::many;
 use crate::context::Context;
-use crate::exit::Code;
+use crate::exit::{self, Code, Failure};
 use crate::record::Record;
-use crate::source::{self, Target};
 use crate::vms::Vms;
 use anyhow::Result;
 use api::Name;
 use serde::Serialize;
-use serde_json::json;
-use std::path::{Path, PathBuf};
+use serde_json::{Value, json};
+use std::ffi::OsStr;
+use std::path::Path;
 use terminal::table::{Cell, Table, Tone, number};
 use terminal::{print, small_runtime};
-use v3m::{Error, State, Status};
+use v3m::{Console, Error, State, Status};
 
 /// One VM, as programs read it.
 #[derive(Debug, Serialize)]
@@ -43,6 +44,11 @@ pub fn shown<'a>(record: &'a Record, status: &'a Status) -> Shown<'a> {
 
 pub fn list(context: &Context) -> Result<Code> {
     let all = small_runtime()?.block_on(context.vms().list())?;
+    for (record, _) in &all {
+        if let Err(error) = record.usable() {
+            exit::tell(&error.into(), context.colored_messages);
+        }
+    }
     if all.is_empty() && !context.json() {
         context.say("there is no VM; make one with: v2m create FILE");
         return Ok(Code::Ok);
@@ -65,40 +71,66 @@ pub fn list(context: &Context) -> Result<Code> {
     Ok(Code::Ok)
 }
 
-pub fn status(context: &Context, vm: &str, word: bool) -> Result<Code> {
+/// Of one VM, or of each in a file that has several.
+pub fn status(context: &Context, vm: &OsStr, word: bool) -> Result<Code> {
     let vms = context.vms();
-    let name = name(&vms, vm)?;
-    let record = match vms.record(&name) {
-        Err(error) if word && error.downcast_ref::<Error>().is_some_and(is_absent) => {
-            print("not found\n")?;
-            return Ok(Code::NotFound);
+    let names = many::names(&vms, vm)?;
+    let runtime = small_runtime()?;
+    let (mut documents, mut failures) = (Vec::new(), Vec::new());
+    let mut code = Code::Ok;
+    for name in &names {
+        let record = match vms.record(name) {
+            Ok(record) => record,
+            Err(error) if word && error.downcast_ref::<Error>().is_some_and(is_absent) => {
+                print("not found\n")?;
+                code = Code::NotFound;
+                continue;
+            }
+            Err(error) => {
+                failures.push(error);
+                continue;
+            }
+        };
+        let (status, console) = runtime.block_on(async {
+            let status = vms.status(&record).await?;
+            let console = vms.driver(&record)?.console(name).await.ok();
+            anyhow::Ok((status, console))
+        })?;
+        if word {
+            print(format!("{}\n", originals_word(status.state)))?;
+        } else if context.json() {
+            documents.push(document(&record, &status, console.as_ref())?);
+        } else {
+            let page = page(&record, &status, console.as_ref());
+            print(page.render(context.colored))?;
         }
-        record => record?,
-    };
-    let (status, console) = small_runtime()?.block_on(async {
-        let status = vms.status(&record).await?;
-        let console = vms.driver(&record)?.console(&name).await.ok();
-        anyhow::Ok((status, console))
-    })?;
-    if word {
-        print(format!("{}\n", originals_word(status.state)))?;
-        return Ok(Code::Ok);
     }
-    let log: Option<PathBuf> = console.map(|console| console.log);
-    if context.json() {
-        let mut document = serde_json::to_value(shown(&record, &status))?;
-        if let Some(fields) = document.as_object_mut() {
-            fields.insert("definition".to_owned(), serde_json::to_value(&record.vm)?);
-            fields.insert("console_log".to_owned(), serde_json::to_value(&log)?);
-        }
-        context.document(&document)?;
-        return Ok(Code::Ok);
+    match documents.as_slice() {
+        [one] if names.len() == 1 => context.document(one)?,
+        [] if !context.json() || names.len() == 1 => {}
+        all => context.document(&json!({ "vms": all }))?,
     }
-    print(page(&record, &status, log.as_deref()).render(context.colored))?;
-    Ok(Code::Ok)
+    match failures.is_empty() {
+        true => Ok(code),
+        false => many::ended(context, failures),
+    }
 }
 
-fn page(record: &Record, status: &Status, log: Option<&Path>) -> Table {
+fn document(record: &Record, status: &Status, console: Option<&Console>) -> Result<Value> {
+    let mut document = serde_json::to_value(shown(record, status))?;
+    if let Some(fields) = document.as_object_mut() {
+        let mut put = |key: &str, value| fields.insert(key.to_owned(), value);
+        put("definition", serde_json::to_value(&record.vm)?);
+        put("console_log", json!(console.map(|console| &console.log)));
+        put(
+            "vnc",
+            json!(console.and_then(|console| console.vnc.as_ref())),
+        );
+    }
+    Ok(document)
+}
+
+fn page(record: &Record, status: &Status, console: Option<&Console>) -> Table {
     let vm = &record.vm;
     let mut table = Table::new(&["FIELD", "VALUE"]);
     let mut row = |key: &str, value: Cell| table.row(vec![Cell::from(key), value]);
@@ -124,18 +156,29 @@ fn page(record: &Record, status: &Status, log: Option<&Path>) -> Table {
         row("process", Cell::from(pid));
     }
     row("profile", Cell::from(record.profile.display()));
-    if let Some(log) = log {
-        row("console log", Cell::from(log.display()));
+    if let Some(console) = console {
+        row("console log", Cell::from(console.log.display()));
+        if let Some(vnc) = &console.vnc {
+            row("vnc", Cell::from(vnc.display()));
+        }
     }
     table
 }
 
-/// The name that a person means: of a VM, or of the one in a profile.
-pub fn name(vms: &Vms, text: &str) -> Result<Name> {
-    Ok(match source::target(text, |name| vms.is_there(name))? {
-        Target::Vm(name) => name,
-        Target::Profile(path) => source::read(&path)?.name,
-    })
+/// The one name that a person means: of a VM, or of the one in a profile.
+pub fn name(vms: &Vms, text: impl AsRef<OsStr>) -> Result<Name> {
+    let text = text.as_ref();
+    let mut names = many::names(vms, text)?;
+    match (names.pop(), names.as_slice()) {
+        (Some(name), []) => Ok(name),
+        (last, _) => {
+            let mut all: Vec<String> = names.iter().map(ToString::to_string).collect();
+            all.extend(last.map(|name| name.to_string()));
+            let message = format!("{} has several VMs: which one?", text.display());
+            let hint = format!("say its name: {}", all.join(", "));
+            Err(Failure::new(Code::Usage, message).hint(hint).into())
+        }
+    }
 }
 
 fn is_absent(error: &Error) -> bool {

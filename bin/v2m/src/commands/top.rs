@@ -2,13 +2,14 @@
 
 use crate::args::Top;
 use crate::context::Context;
-use crate::exit::Code;
-use crate::places;
-use anyhow::Result;
-use serde::Serialize;
-use serde_json::json;
-use std::fmt::Write;
-use std::io::IsTerminal;
+use crate::exit::{Code, Failure};
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value, json};
+use std::fmt::Write as _;
+use std::fs::Permissions;
+use std::io::{IsTerminal, Write as _};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 use terminal::progress::bytes;
 use terminal::table::{Cell, Table, number};
@@ -16,9 +17,8 @@ use terminal::{print, small_runtime};
 use v3m::{Driver, Usage};
 
 /// Rates of one VM: between two looks, or since its process began.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct Row {
-    #[serde(flatten)]
     usage: Usage,
     /// Hundredths of one processor.
     cpu_percent: f64,
@@ -27,6 +27,44 @@ struct Row {
     disk_written_rate: Option<f64>,
     net_received_rate: Option<f64>,
     net_sent_rate: Option<f64>,
+}
+
+impl Row {
+    /// For programs. What is not known is left out: no number would be true.
+    fn json(&self) -> Value {
+        let usage = &self.usage;
+        let mut fields = Map::new();
+        let mut put = |key: &str, value: Value| fields.insert(key.to_owned(), value);
+        put("name", json!(usage.name));
+        put("pid", json!(usage.pid));
+        put("uptime_seconds", json!(usage.uptime.as_secs_f64()));
+        put("cpu_seconds", json!(usage.cpu.as_secs_f64()));
+        put("cpu_percent", json!(self.cpu_percent));
+        put("memory", json!(usage.memory));
+        put("memory_configured", json!(usage.memory_configured));
+        for (key, value) in [
+            ("memory_used", usage.memory_used),
+            ("disk_read", usage.disk_read),
+            ("disk_written", usage.disk_written),
+            ("net_received", usage.net_received),
+            ("net_sent", usage.net_sent),
+        ] {
+            value.map(|value| put(key, json!(value)));
+        }
+        for (key, value) in [
+            ("disk_read_rate", self.disk_read_rate),
+            ("disk_written_rate", self.disk_written_rate),
+            ("net_received_rate", self.net_received_rate),
+            ("net_sent_rate", self.net_sent_rate),
+        ] {
+            value.map(|value| put(key, json!(value)));
+        }
+        Value::Object(fields)
+    }
+}
+
+fn document(rows: &[Row]) -> Value {
+    json!({ "vms": rows.iter().map(Row::json).collect::<Vec<_>>() })
 }
 
 pub fn run(context: &Context, args: &Top) -> Result<Code> {
@@ -48,9 +86,10 @@ pub fn run(context: &Context, args: &Top) -> Result<Code> {
             })
             .collect();
         match &args.prometheus {
-            Some(file) => places::write(file, prometheus(&now).as_bytes())?,
-            None if context.json() && args.once => context.document(&json!({ "vms": rows }))?,
-            None if context.json() => print(json!({ "vms": rows }).to_string() + "\n")?,
+            Some(file) if file == Path::new("-") => print(prometheus(&now))?,
+            Some(file) => publish(file, prometheus(&now).as_bytes())?,
+            None if context.json() && args.once => context.document(&document(&rows))?,
+            None if context.json() => print(document(&rows).to_string() + "\n")?,
             None => {
                 // A terminal shows the newest only.
                 let clear = !args.once && std::io::stdout().is_terminal();
@@ -92,7 +131,7 @@ fn row(now: &Usage, before: Option<&Usage>) -> Row {
 
 fn table(rows: &[Row]) -> Table {
     let mut table = Table::new(&[
-        "VM", "PID", "UP", "CPU %", "MEMORY", "OF", "READ/S", "WRITE/S", "IN/S", "OUT/S",
+        "VM", "PID", "UP", "CPU %", "USED", "OF", "ON HOST", "READ/S", "WRITE/S", "IN/S", "OUT/S",
     ]);
     let rate = |rate: Option<f64>| number(rate.map_or("-".to_owned(), |r| bytes(r as u64)));
     for row in rows {
@@ -101,8 +140,9 @@ fn table(rows: &[Row]) -> Table {
             number(row.usage.pid),
             number(terminal::time::show(row.usage.uptime)),
             number(format!("{:.1}", row.cpu_percent)),
-            number(bytes(row.usage.memory)),
+            number(row.usage.memory_used.map_or("-".to_owned(), bytes)),
             number(bytes(row.usage.memory_configured)),
+            number(bytes(row.usage.memory)),
             rate(row.disk_read_rate),
             rate(row.disk_written_rate),
             rate(row.net_received_rate),
@@ -110,6 +150,30 @@ fn table(rows: &[Row]) -> Table {
         ]);
     }
     table
+}
+
+/// Puts a file that all may read, as a node exporter's own user has to, into the place of the one before, whole. What is
+/// there and no plain file is left alone: a link, `/dev/stdout`.
+fn publish(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = || format!("{} cannot be written", path.display());
+    if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        let message = format!("{}: it is no plain file", failed());
+        return Err(Failure::new(Code::Usage, message).into());
+    }
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    // Made anew under a random name, which nobody else's file has, and which the exporter does not read.
+    let mut new = tempfile::Builder::new()
+        .prefix(".v2m-")
+        .tempfile_in(directory)
+        .with_context(failed)?;
+    new.write_all(bytes).with_context(failed)?;
+    let all = Permissions::from_mode(0o644);
+    new.as_file().set_permissions(all).with_context(failed)?;
+    new.persist(path).with_context(failed)?;
+    Ok(())
 }
 
 /// One metric of the text form: name, type, help, value.
@@ -120,7 +184,7 @@ type Metric = (
     fn(&Usage) -> Option<f64>,
 );
 
-const METRICS: [Metric; 8] = [
+const METRICS: [Metric; 9] = [
     (
         "v2m_cpu_seconds_total",
         "counter",
@@ -136,8 +200,14 @@ const METRICS: [Metric; 8] = [
     (
         "v2m_memory_bytes",
         "gauge",
-        "Memory of the host that the VM holds.",
+        "Memory of the host that the VM's process holds.",
         |u| Some(u.memory as f64),
+    ),
+    (
+        "v2m_memory_used_bytes",
+        "gauge",
+        "Memory that the guest says it uses, without its caches.",
+        |u| u.memory_used.map(|b| b as f64),
     ),
     (
         "v2m_memory_configured_bytes",
@@ -196,6 +266,7 @@ mod tests {
             uptime: Duration::from_secs(uptime),
             cpu: Duration::from_secs(cpu),
             memory: 1 << 20,
+            memory_used: None,
             memory_configured: 1 << 24,
             disk_read: Some(read),
             disk_written: None,

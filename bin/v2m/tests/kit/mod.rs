@@ -4,6 +4,10 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "each test uses some of it")]
 
+pub mod cloud_image;
+pub mod guests;
+pub mod lab;
+
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -135,10 +139,15 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        let vms = std::fs::read_dir(self.state().join("run"));
-        for vm in vms.into_iter().flatten().flatten() {
-            let _ = daemon::kill(&vm.path().join("qemu.lock"), Duration::from_secs(10));
-        }
+        end_all(&self.state());
+    }
+}
+
+/// Ends the VMs of a state directory.
+pub fn end_all(state: &Path) {
+    let vms = std::fs::read_dir(state.join("run"));
+    for vm in vms.into_iter().flatten().flatten() {
+        let _ = daemon::kill(&vm.path().join("qemu.lock"), Duration::from_secs(10));
     }
 }
 

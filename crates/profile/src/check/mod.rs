@@ -20,7 +20,8 @@ use crate::error::{Found, Problem, Span, quoted};
 use crate::model::{Backend, Cluster};
 use crate::raw::{self, At, Field};
 use crate::suggest::suggest;
-use api::Name;
+use api::{Mac, Name};
+use std::collections::HashMap;
 
 /// Back-ends that a file can name.
 const BACKENDS: [Backend; 4] = [Backend::Auto, Backend::Qemu, Backend::Kvm, Backend::Fake];
@@ -76,15 +77,7 @@ pub(crate) fn cluster(raw: raw::Cluster, found: &mut Found<'_>) -> Option<Cluste
             None
         }
     };
-    let backend = match &raw.backend {
-        Field::Given(at) => backend(at, found),
-        Field::Bad => None,
-        Field::Absent => {
-            let reason = "default: the best that works on the host";
-            found.note("type", Backend::Auto, reason);
-            Some(Backend::Auto)
-        }
-    };
+    let backend = backend_or_auto(&raw.backend, found);
     let user = user(&raw.user, found);
     let image = image::check(&raw.image, found);
     let network = network::check(&raw.network, found);
@@ -121,6 +114,48 @@ fn backend(at: &At<String>, found: &mut Found<'_>) -> Option<Backend> {
         one_of(at, "type", &BACKENDS.map(Backend::as_str), &NOT_YET, found);
     }
     known
+}
+
+/// Without any, the best that the host has.
+fn backend_or_auto(raw: &Field<String>, found: &mut Found<'_>) -> Option<Backend> {
+    match raw {
+        Field::Given(at) => backend(at, found),
+        Field::Bad => None,
+        Field::Absent => {
+            let reason = "default: the best that works on the host";
+            found.note("type", Backend::Auto, reason);
+            Some(Backend::Auto)
+        }
+    }
+}
+
+/// `Some(None)` was left to be filled in, `None` is wrong. `whose`: as in two of them with the same.
+fn mac(
+    raw: &Field<String>,
+    whose: &str,
+    seen: &mut HashMap<Mac, Span>,
+    found: &mut Found<'_>,
+) -> Option<Option<Mac>> {
+    let at = match raw {
+        Field::Absent => return Some(None),
+        Field::Bad => return None,
+        Field::Given(at) => at,
+    };
+    let mac: Mac = match at.value.parse() {
+        Ok(mac) => mac,
+        Err(e) => {
+            let message = format!("{} is not a MAC: {e}", quoted(&at.value));
+            found.error(at.span.clone(), message);
+            return None;
+        }
+    };
+    if let Some(first) = seen.get(&mac) {
+        let message = format!("two {whose} have the MAC {mac}");
+        twice(&at.span, first, message, found);
+        return None;
+    }
+    seen.insert(mac, at.span.clone());
+    Some(Some(mac))
 }
 
 /// Reports a value that is none of the `known`.

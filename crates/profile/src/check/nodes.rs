@@ -1,7 +1,7 @@
 //! The nodes of the groups: their names, and the MACs and addresses that were asked for.
 
 use super::groups::Draft;
-use super::{name, twice};
+use super::{mac, name, twice};
 use crate::error::{Found, Span, quoted};
 use crate::model::{Network, Node, Role};
 use crate::raw::{At, Field};
@@ -48,7 +48,9 @@ pub(super) fn nodes(
             Some(Field::Bad) => None,
             Some(Field::Absent) | None => default_name(draft, at, count, seen, &mut clashes, found),
         };
-        let mac = pinned.map_or(Some(None), |node| mac(&node.mac, seen, found));
+        let mac = pinned.map_or(Some(None), |node| {
+            mac(&node.mac, "nodes", &mut seen.macs, found)
+        });
         let address = pinned.map_or(Some(None), |node| {
             address(&node.address, network, seen, found)
         });
@@ -118,33 +120,6 @@ fn own(name: Name, at: &At<String>, found: &mut Found<'_>) -> Option<Name> {
 }
 
 /// `Some(None)` was left to be assigned, `None` is wrong.
-fn mac(raw: &Field<String>, seen: &mut Seen, found: &mut Found<'_>) -> Option<Option<Mac>> {
-    let at = match raw {
-        Field::Absent => return Some(None),
-        Field::Bad => return None,
-        Field::Given(at) => at,
-    };
-    let mac: Mac = match at.value.parse() {
-        Ok(mac) => mac,
-        Err(e) => {
-            let message = format!("{} is not a MAC: {e}", quoted(&at.value));
-            found.error(at.span.clone(), message);
-            return None;
-        }
-    };
-    if let Some(first) = seen.macs.get(&mac) {
-        twice(
-            &at.span,
-            first,
-            format!("two nodes have the MAC {mac}"),
-            found,
-        );
-        return None;
-    }
-    seen.macs.insert(mac, at.span.clone());
-    Some(Some(mac))
-}
-
 fn address(
     raw: &Field<String>,
     network: Option<&Network>,

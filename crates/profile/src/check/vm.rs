@@ -5,11 +5,11 @@ use super::vm_devices::{cloud_init, disks};
 use super::vm_nics::nics;
 use super::vm_shape::{memory, numa, processors};
 use super::vm_values::{argument, flag, word};
-use super::{backend, name, twice};
+use super::{backend_or_auto, name, twice};
 use crate::error::{Found, Span, quoted};
-use crate::model::{Backend, Display, Firmware, Vm};
+use crate::model::{Display, Firmware, Vm};
 use crate::raw::{self, At, Field};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// All VMs of a file; each has its own name.
 pub(crate) fn vms(raw: Vec<raw::Vm>, found: &mut Found<'_>) -> Option<Vec<Vm>> {
@@ -47,15 +47,7 @@ fn vm(raw: raw::Vm, found: &mut Found<'_>) -> Option<Vm> {
             None
         }
     };
-    let backend = match &raw.backend {
-        Field::Given(at) => backend(at, found),
-        Field::Bad => None,
-        Field::Absent => {
-            let reason = "default: the best that works on the host";
-            found.note("type", Backend::Auto, reason);
-            Some(Backend::Auto)
-        }
-    };
+    let backend = backend_or_auto(&raw.backend, found);
     let processors = processors(&raw.cpus, &raw.cpu, found);
     let memory = memory(&raw, found);
     let numa = match &processors {
@@ -122,6 +114,7 @@ fn devices(raw: &Field<Vec<At<String>>>, found: &mut Found<'_>) -> Option<Vec<St
         Field::Absent => return Some(Vec::new()),
     };
     let mut devices: Vec<String> = Vec::new();
+    let mut seen = HashSet::new();
     let mut good = true;
     for item in list {
         let Some(address) = pci(&item.value) else {
@@ -131,7 +124,7 @@ fn devices(raw: &Field<Vec<At<String>>>, found: &mut Found<'_>) -> Option<Vec<St
             good = false;
             continue;
         };
-        if devices.contains(&address) {
+        if !seen.insert(address.clone()) {
             let message = format!("the device {address} is given twice");
             found.error(item.span.clone(), message);
             good = false;

@@ -16,17 +16,18 @@ pub(super) fn boot(
 ) -> Option<Boot> {
     let told = &raw.boot;
     if let Field::Given(kernel) = &told.kernel {
+        let mut good = true;
         if let Field::Given(order) = &told.order {
             let message = "the VM boots a kernel, or what the order says, not both";
             let problem = found.error(order.span.clone(), message);
             problem.hint("leave one of the two out");
-            return None;
+            good = false;
         }
         if let (Some(Firmware::Uefi), Field::Given(at)) = (firmware, &raw.firmware) {
             let message = "a kernel is booted without firmware, not by UEFI";
             let problem = found.error(at.span.clone(), message);
             problem.hint("leave firmware out, or let the boot loader on a disk boot the kernel");
-            return None;
+            good = false;
         }
         let kernel = path(kernel, "kernel", found);
         let initrd = match &told.initrd {
@@ -42,10 +43,11 @@ pub(super) fn boot(
                 Some(String::new())
             }
         };
-        return Some(Boot::Kernel {
-            kernel: kernel?,
-            initrd: initrd?,
-            arguments: arguments?,
+        let (kernel, initrd, arguments) = (kernel?, initrd?, arguments?);
+        return good.then_some(Boot::Kernel {
+            kernel,
+            initrd,
+            arguments,
         });
     }
     if matches!(told.kernel, Field::Bad) {
@@ -58,11 +60,15 @@ pub(super) fn boot(
             problem.hint("write below [boot]: kernel = \"vmlinuz\"");
         }
     }
-    let (disks, nics) = (disks.as_ref()?, nics.as_ref()?);
+    // What could not be had is not missing.
+    let medium = |wanted| {
+        let disks = disks.as_ref();
+        disks.is_none_or(|disks| disks.iter().any(|disk| disk.medium == wanted))
+    };
     let has = |device| match device {
-        BootDevice::Disk => disks.iter().any(|d| d.medium == Medium::Disk),
-        BootDevice::Cdrom => disks.iter().any(|d| d.medium == Medium::Cdrom),
-        BootDevice::Network => !nics.is_empty(),
+        BootDevice::Disk => medium(Medium::Disk),
+        BootDevice::Cdrom => medium(Medium::Cdrom),
+        BootDevice::Network => nics.as_ref().is_none_or(|nics| !nics.is_empty()),
     };
     let order = match &told.order {
         Field::Bad => return None,

@@ -2,8 +2,8 @@
 
 use super::vm_devices::MOST;
 use super::vm_values::{interface, whole, word};
-use super::{name, twice};
-use crate::error::{Found, Span, quoted};
+use super::{mac, name};
+use crate::error::{Found, Span};
 use crate::model::{Link, Nic, NicModel};
 use crate::raw::{self, Field};
 use api::{Mac, Name};
@@ -28,7 +28,7 @@ pub(super) fn nics(vm: &raw::Vm, owner: Option<&Name>, found: &mut Found<'_>) ->
     let mut macs: HashMap<Mac, Span> = HashMap::new();
     let mut told: Vec<Option<Option<Mac>>> = Vec::with_capacity(list.len());
     for raw in list {
-        told.push(mac(&raw.mac, &mut macs, found));
+        told.push(mac(&raw.mac, "NICs", &mut macs, found));
     }
     let mut nics = Some(Vec::with_capacity(list.len()));
     for (at, (raw, told)) in list.iter().zip(told).enumerate() {
@@ -57,34 +57,6 @@ pub(super) fn nics(vm: &raw::Vm, owner: Option<&Name>, found: &mut Found<'_>) ->
         }
     }
     nics
-}
-
-/// `Some(None)` was left to be derived, `None` is wrong.
-fn mac(
-    raw: &Field<String>,
-    seen: &mut HashMap<Mac, Span>,
-    found: &mut Found<'_>,
-) -> Option<Option<Mac>> {
-    let at = match raw {
-        Field::Absent => return Some(None),
-        Field::Bad => return None,
-        Field::Given(at) => at,
-    };
-    let mac: Mac = match at.value.parse() {
-        Ok(mac) => mac,
-        Err(e) => {
-            let message = format!("{} is not a MAC: {e}", quoted(&at.value));
-            found.error(at.span.clone(), message);
-            return None;
-        }
-    };
-    if let Some(first) = seen.get(&mac) {
-        let message = format!("two NICs have the MAC {mac}");
-        twice(&at.span, first, message, found);
-        return None;
-    }
-    seen.insert(mac, at.span.clone());
-    Some(Some(mac))
 }
 
 /// A locally administered address that stays the same for as long as the VM has its name.

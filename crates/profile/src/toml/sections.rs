@@ -1,7 +1,7 @@
 //! What a cluster file and a VM profile may say: the sections and their keys, for messages and for the XML reader.
 
 /// A table of the file: what it is called in messages, how it is opened, and the keys it may have, each with an
-/// example (for those who wrote something else).
+/// example (for those who wrote something else), which also tells its type.
 pub(crate) struct Section {
     pub what: &'static str,
     pub opened: &'static str,
@@ -15,12 +15,9 @@ pub(crate) const CLUSTER: Section = Section {
         ("name", r#"name = "mpi""#),
         ("type", r#"type = "auto""#),
         ("user", r#"user = "oscar""#),
-        ("image", "[image] on a line of its own, its keys below"),
-        ("network", "[network] on a line of its own, its keys below"),
-        (
-            "group",
-            "[[group]] on a line of its own, with two brackets, its keys below",
-        ),
+        ("image", "[image]"),
+        ("network", "[network]"),
+        ("group", "[[group]]"),
     ],
 };
 
@@ -58,10 +55,7 @@ pub(crate) const GROUP: Section = Section {
         ("cpus", "cpus = 1"),
         ("memory", r#"memory = "512M""#),
         ("disk", r#"disk = "4G""#),
-        (
-            "node",
-            "[[group.node]] on a line of its own, with two brackets, its keys below",
-        ),
+        ("node", "[[group.node]]"),
     ],
 };
 
@@ -88,24 +82,12 @@ pub(crate) const VM: Section = Section {
         ("display", r#"display = "none""#),
         ("devices", r#"devices = ["0000:3b:00.0"]"#),
         ("extra", r#"extra = ["-device", "virtio-rng-pci"]"#),
-        ("cpu", "[cpu] on a line of its own, its keys below"),
-        (
-            "numa",
-            "[[numa]] on a line of its own, with two brackets, its keys below",
-        ),
-        ("boot", "[boot] on a line of its own, its keys below"),
-        (
-            "disk",
-            "[[disk]] on a line of its own, with two brackets, its keys below",
-        ),
-        (
-            "nic",
-            "[[nic]] on a line of its own, with two brackets, its keys below",
-        ),
-        (
-            "cloud-init",
-            "[cloud-init] on a line of its own, its keys below",
-        ),
+        ("cpu", "[cpu]"),
+        ("numa", "[[numa]]"),
+        ("boot", "[boot]"),
+        ("disk", "[[disk]]"),
+        ("nic", "[[nic]]"),
+        ("cloud-init", "[cloud-init]"),
     ],
 };
 
@@ -179,6 +161,28 @@ pub(crate) const CLUSTER_SECTIONS: &[&Section] = &[&CLUSTER, &IMAGE, &NETWORK, &
 /// All sections of a VM profile, the top first.
 pub(crate) const VM_SECTIONS: &[&Section] = &[&VM, &CPU, &NUMA, &BOOT, &DISK, &NIC, &CLOUD_INIT];
 
+/// What others call it, and what it is called here.
+const OTHER_WORDS: [(&str, &str); 18] = [
+    ("distro", "distribution"),
+    ("file", "path"),
+    ("hostname", "name"),
+    ("image", "path"),
+    ("ip", "address"),
+    ("mem", "memory"),
+    ("nodes", "count"),
+    ("nodes", "group"),
+    ("os", "distribution"),
+    ("processors", "cpus"),
+    ("ram", "memory"),
+    ("readonly", "read-only"),
+    ("source", "path"),
+    ("type", "format"),
+    ("type", "kind"),
+    ("vcpu", "cpus"),
+    ("vcpus", "cpus"),
+    ("vlan", "tag"),
+];
+
 /// The type of a key's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -193,7 +197,7 @@ pub(crate) enum Kind {
 impl Section {
     /// By its example; none if it has no such key.
     pub fn kind(&self, key: &str) -> Option<Kind> {
-        let example = self.example(key);
+        let example = self.written(key)?;
         let value = example.split_once(" = ").map(|(_, value)| value);
         Some(match value.and_then(|value| value.bytes().next()) {
             Some(b'[') => Kind::Texts,
@@ -201,8 +205,7 @@ impl Section {
             Some(b't' | b'f') => Kind::Boolean,
             Some(_) => Kind::Text,
             None if example.starts_with("[[") => Kind::Tables,
-            None if example.starts_with('[') => Kind::Table,
-            None => return None,
+            None => Kind::Table,
         })
     }
 
@@ -214,12 +217,31 @@ impl Section {
         })
     }
 
+    /// The key that is called so elsewhere.
+    pub fn otherwise(&self, word: &str) -> Option<&'static str> {
+        let known = OTHER_WORDS.iter().filter(|(theirs, _)| *theirs == word);
+        known
+            .map(|(_, ours)| *ours)
+            .find(|ours| self.written(ours).is_some())
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.keys.iter().map(|(name, _)| *name)
     }
 
-    pub fn example(&self, key: &str) -> &'static str {
+    fn written(&self, key: &str) -> Option<&'static str> {
         let found = self.keys.iter().find(|(name, _)| *name == key);
-        found.map_or("", |(_, example)| example)
+        found.map(|(_, example)| *example)
+    }
+
+    /// How a key is written.
+    pub fn example(&self, key: &str) -> String {
+        let written = self.written(key).unwrap_or_default();
+        let how = match self.kind(key) {
+            Some(Kind::Table) => " on a line of its own, its keys below",
+            Some(Kind::Tables) => " on a line of its own, with two brackets, its keys below",
+            _ => "",
+        };
+        format!("{written}{how}")
     }
 }

@@ -42,9 +42,7 @@ pub(crate) fn vms<'t>(text: &'t str, found: &mut Found<'t>) -> Vec<raw::Vm> {
         "profile" => vec![libv3m::profile(root, found)],
         "profiles" => libv3m::profiles(root, found),
         "cluster" => {
-            found
-                .syntax(name_span(root), "this is a cluster, not a VM")
-                .hint("clusters are for oscarv: oscarv validate FILE");
+            crate::form::not_a_vm(name_span(root), found);
             Vec::new()
         }
         other => {
@@ -66,9 +64,7 @@ pub(crate) fn cluster<'t>(text: &'t str, found: &mut Found<'t>) -> raw::Cluster 
             return crate::toml::cluster_of(&table, Form::Xml, text, found);
         }
         "vm" | "profile" | "profiles" => {
-            found
-                .syntax(name_span(root), "this is a VM, not a cluster")
-                .hint("single VMs are for v2m: v2m validate FILE");
+            crate::form::not_a_cluster(name_span(root), found);
         }
         other => unknown_root(other, root, &["cluster"], found),
     }
@@ -79,6 +75,7 @@ fn unknown_root(name: &str, root: Node<'_, '_>, known: &[&str], found: &mut Foun
     let message = format!("the file is a <{}>, which is not known", shown(name));
     let problem = found.syntax(name_span(root), message);
     match suggest(name, known.iter().copied()) {
+        _ if name == "domain" => problem.hint("domains of libvirt's are not read"),
         Some(near) => problem.hint(format!("did you mean <{near}>?")),
         None => problem.hint(format!("it is one of: {}", known.join(", "))),
     };
@@ -103,13 +100,15 @@ fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Option<Document<'t>> {
     match Document::parse_with_options(text, options) {
         Ok(document) => Some(document),
         Err(e) => {
+            if e == roxmltree::Error::NodesLimitReached {
+                let message = format!("more than {MOST_NODES} elements and texts");
+                found.syntax(0..0, message);
+                return None;
+            }
             let at = offset(text, e.pos());
-            let message = e.to_string();
             // The place is told by ourselves.
-            let message = message
-                .rsplit_once(" at ")
-                .map_or(&*message, |(before, _)| before);
-            let problem = found.syntax(at..at + 1, format!("not XML: {}", printable(message)));
+            let message = e.to_string().replace(&format!(" at {}", e.pos()), "");
+            let problem = found.syntax(at..at + 1, format!("not XML: {}", printable(&message)));
             match e {
                 roxmltree::Error::UnknownEntityReference(..)
                 | roxmltree::Error::MalformedEntityReference(..) => {
@@ -117,6 +116,12 @@ fn parse<'t>(text: &'t str, found: &mut Found<'t>) -> Option<Document<'t>> {
                 }
                 roxmltree::Error::UnexpectedCloseTag(..) | roxmltree::Error::UnclosedRootNode => {
                     problem.hint("is an element above not closed?");
+                }
+                roxmltree::Error::UnknownToken(..) => {
+                    problem.hint("one element holds all others; is there anything after it?");
+                }
+                _ if message.contains("a quote") => {
+                    problem.hint("attributes are written as in name=\"web\"");
                 }
                 _ => {}
             }

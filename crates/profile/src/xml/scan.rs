@@ -10,6 +10,9 @@ const MOST_DEPTH: usize = 32;
 /// Of one element; the parser compares each with each.
 const MOST_ATTRIBUTES: usize = 64;
 
+/// In a file; no form of ours has any. The parser copies those around an element for each that declares one.
+const MOST_NAMESPACES: usize = 16;
+
 /// False if the text is refused: `found` says why.
 pub(super) fn harmless(text: &str, found: &mut Found<'_>) -> bool {
     if let Some(at) = text.find('\0') {
@@ -19,6 +22,11 @@ pub(super) fn harmless(text: &str, found: &mut Found<'_>) -> bool {
         return false;
     }
     if !utf8_declared(text, found) {
+        return false;
+    }
+    if let Some((at, name)) = text.match_indices("xmlns:").nth(MOST_NAMESPACES) {
+        let message = format!("a file has at most {MOST_NAMESPACES} namespaces");
+        found.syntax(at..at + name.len(), message);
         return false;
     }
     let bytes = text.as_bytes();

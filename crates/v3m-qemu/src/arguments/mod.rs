@@ -104,6 +104,8 @@ pub fn arguments(
     args.channels(vm);
     args.display(vm.display);
     args.host_devices(&vm.devices);
+    // After all that a guest names by its place.
+    args.pair("-device", crate::balloon::DEVICE);
     args.0.extend(vm.extra.iter().map(OsString::from));
     args.0
 }

@@ -30,10 +30,22 @@ const ELEMENTS: [&str; 9] = [
     "nic2",
 ];
 
+/// What programs of libv3m's wrote where there was nothing to write.
+const NOTHING: &str = "N/A";
+
+/// Of one file.
+const MOST_PROFILES: usize = 1000;
+
 /// The wrapper of several.
 pub(super) fn profiles(root: Node<'_, '_>, found: &mut Found<'_>) -> Vec<Vm> {
     stray_text(root, found);
     no_attributes(root, &[], found);
+    let count = root.children().filter(Node::is_element).count();
+    if count > MOST_PROFILES {
+        let message = format!("a file has at most {MOST_PROFILES} profiles, not {count}");
+        found.error(name_span(root), message);
+        return Vec::new();
+    }
     let mut vms = Vec::new();
     for child in root.children().filter(Node::is_element) {
         if child.tag_name().name() == "profile" {
@@ -75,11 +87,11 @@ pub(super) fn profile(root: Node<'_, '_>, found: &mut Found<'_>) -> Vm {
             "type" => vm.backend = backend(child, found),
             "cpu" => vm.cpus = count(child, found),
             "memory" => vm.memory = megabytes(&plain(child, found), "memory", found),
-            "image" => image = Some(file(child, &["size"], found)),
+            "image" => image = present(child, &["size"], found),
             "virtual_disks" => more = virtual_disks(child, found),
-            "cdrom" => cdrom = Some(file(child, &[], found)),
-            "nic1" => nics[0] = Some(nic(child, 1, found)),
-            "nic2" => nics[1] = Some(nic(child, 2, found)),
+            "cdrom" => cdrom = present(child, &[], found),
+            "nic1" => nics[0] = nic(child, 1, found),
+            "nic2" => nics[1] = nic(child, 2, found),
             _ => match unknown(child, "profile", &ELEMENTS, found) {
                 Some("name") => vm.name.or_bad(),
                 Some("image") => vm.boot.order.or_bad(),
@@ -214,6 +226,16 @@ fn virtual_disks(node: Node<'_, '_>, found: &mut Found<'_>) -> Vec<(At<String>, 
     disks
 }
 
+/// A file, unless the element says that there is none.
+fn present(node: Node<'_, '_>, attributes: &[&str], found: &mut Found<'_>) -> Option<Disk> {
+    if trimmed(node).0 == NOTHING {
+        let name = node.tag_name().name();
+        found.note(name, "none", "the profile says N/A");
+        return None;
+    }
+    Some(file(node, attributes, found))
+}
+
 /// An element with a path, and perhaps a size to make it with.
 fn file(node: Node<'_, '_>, attributes: &[&str], found: &mut Found<'_>) -> Disk {
     if let Some(child) = node.children().find(Node::is_element) {
@@ -237,7 +259,7 @@ fn file(node: Node<'_, '_>, attributes: &[&str], found: &mut Found<'_>) -> Disk 
         }
     }
     let size = match node.attribute_node("size") {
-        Some(size) if attributes.contains(&"size") => {
+        Some(size) if attributes.contains(&"size") && size.value().trim() != NOTHING => {
             let at = At {
                 value: size.value().trim().to_owned(),
                 span: size.range_value(),

@@ -1,6 +1,6 @@
 //! NICs of libv3m's profiles, in our words.
 
-use super::{given, no_attributes, once, plain, unknown};
+use super::{NOTHING, given, no_attributes, once, plain, unknown};
 use crate::error::{Found, Span, quoted};
 use crate::raw::{At, Field, Nic};
 use crate::suggest::suggest;
@@ -22,7 +22,8 @@ const NIC_TYPES: [&str; 8] = [
 const NETWORK: &str = "v3m";
 const BRIDGE: &str = "br0";
 
-pub(super) fn nic(node: Node<'_, '_>, number: usize, found: &mut Found<'_>) -> Nic {
+/// None for what stands where no NIC is: neither a type nor a MAC, each `N/A`.
+pub(super) fn nic(node: Node<'_, '_>, number: usize, found: &mut Found<'_>) -> Option<Nic> {
     stray_text(node, found);
     no_attributes(node, &[], found);
     let mut nic = Nic {
@@ -30,20 +31,31 @@ pub(super) fn nic(node: Node<'_, '_>, number: usize, found: &mut Found<'_>) -> N
         ..Nic::default()
     };
     let mut seen: Vec<(&str, Span)> = Vec::new();
-    let mut kind = None;
+    let (mut kind, mut mac) = (None, None);
     for child in node.children().filter(Node::is_element) {
         if !once(child, &mut seen, found) {
             continue;
         }
         match child.tag_name().name() {
             "type" => kind = Some(child),
-            "mac" => nic.mac = Field::Given(plain(child, found)),
+            "mac" => mac = Some(plain(child, found)),
             _ => {
                 unknown(child, node.tag_name().name(), &["type", "mac"], found);
             }
         }
     }
     let key = format!("nic.{number}");
+    let typeless = kind.is_none_or(|kind| says_nothing(&trimmed(kind).0));
+    match mac {
+        Some(mac) if mac.value == NOTHING && typeless => {
+            found.note(key, "none", "the type says nothing, and the MAC is N/A");
+            return None;
+        }
+        // It is derived, as where none is told.
+        Some(mac) if mac.value == NOTHING => {}
+        Some(mac) => nic.mac = Field::Given(mac),
+        None => {}
+    }
     nic.model = given("e1000".to_owned(), nic.place.clone());
     found.note(
         format!("{key}.model"),
@@ -53,10 +65,14 @@ pub(super) fn nic(node: Node<'_, '_>, number: usize, found: &mut Found<'_>) -> N
     let Some(child) = kind else {
         nic.kind = given("nat".to_owned(), nic.place.clone());
         found.note(format!("{key}.kind"), "nat", "the NIC has no type");
-        return nic;
+        return Some(nic);
     };
     link(&mut nic, child, &key, found);
-    nic
+    Some(nic)
+}
+
+fn says_nothing(kind: &str) -> bool {
+    kind.is_empty() || kind == NOTHING
 }
 
 /// What a NIC's type meant, in our words.
@@ -67,7 +83,7 @@ fn link(nic: &mut Nic, node: Node<'_, '_>, key: &str, found: &mut Found<'_>) {
         value: option.value().trim().to_owned(),
         span: option.range_value(),
     });
-    let option = option.filter(|option| !option.value.is_empty());
+    let option = option.filter(|option| !says_nothing(&option.value));
     let mut ours = |ours: &str, reason: String| {
         found.note(format!("{key}.kind"), ours, reason);
         nic.kind = given(ours.to_owned(), span.clone());
@@ -120,8 +136,16 @@ fn link(nic: &mut Nic, node: Node<'_, '_>, key: &str, found: &mut Found<'_>) {
             nic.kind = Field::Bad;
         }
     }
-    if let (Some(option), true) = (option, kind != "BRIDGED_TAP") {
-        let message = "only a NIC of type BRIDGED_TAP has an option: the interface of the host";
-        found.error(option.span, message).hint("leave it out");
+    match (option, kind.as_str()) {
+        (Some(option), "NAT" | "TUN/TAP+NAT") => found.note(
+            format!("{key}.option"),
+            &option.value,
+            "not needed: NAT goes out where the host does",
+        ),
+        (Some(option), kind) if kind != "BRIDGED_TAP" => {
+            let message = "only NICs of the types BRIDGED_TAP and TUN/TAP+NAT have an option: the interface of the host";
+            found.error(option.span, message).hint("leave it out");
+        }
+        _ => {}
     }
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use v3m::{Error, Result, State};
 
@@ -18,37 +18,20 @@ pub(crate) struct Home {
 impl Home {
     /// The VM's directory, locked; `None` if there is none.
     pub(crate) fn locked(path: PathBuf) -> Result<Option<Self>> {
-        loop {
-            let dir = match File::open(&path) {
-                Ok(dir) => dir,
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(io(&path)(e)),
-            };
-            dir.lock().map_err(io(&path))?;
-            // Whoever had the lock may have removed the directory, and another may have made it again.
-            let same = |now: fs::Metadata| Ok(now.ino() == dir.metadata()?.ino());
-            match fs::metadata(&path).and_then(same) {
-                Ok(true) => {
-                    return Ok(Some(Self {
-                        path,
-                        _lock: Some(dir),
-                    }));
-                }
-                Ok(false) => {}
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(io(&path)(e)),
-            }
-        }
+        let lock = files::lock(&path).map_err(io(&path))?;
+        Ok(lock.map(|lock| Self {
+            path,
+            _lock: Some(lock),
+        }))
     }
 
     /// The same, made where it is missing.
     pub(crate) fn made(path: PathBuf) -> Result<Self> {
-        loop {
-            fs::create_dir_all(&path).map_err(io(&path))?;
-            if let Some(home) = Self::locked(path.clone())? {
-                return Ok(home);
-            }
-        }
+        let lock = files::lock_made(&path, 0o777).map_err(io(&path))?;
+        Ok(Self {
+            path,
+            _lock: Some(lock),
+        })
     }
 
     pub(crate) fn unlocked(path: PathBuf) -> Self {
@@ -113,15 +96,8 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 }
 
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let half = path.with_extension("half");
     let text = serde_json::to_vec(value).map_err(|e| io(path)(e.into()))?;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options
-        .open(&half)
-        .and_then(|mut file| file.write_all(&text))
-        .and_then(|()| fs::rename(&half, path))
-        .map_err(io(path))
+    files::write(path, &text).map_err(io(path))
 }
 
 pub(crate) fn append(path: &Path, line: &str) -> Result<()> {
