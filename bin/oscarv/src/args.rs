@@ -343,6 +343,9 @@ pub struct SpreadSend {
     /// How many chains go out from here: as many as hosts' links fit into this host's
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub chains: u16,
+    /// Send all of it also to hosts that have another version of it
+    #[arg(long)]
+    pub whole: bool,
     /// How long hosts that are not there are waited for, when all others have it
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::time::parse)]
     pub patience: Duration,

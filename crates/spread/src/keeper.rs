@@ -4,6 +4,7 @@
 //! collected, its bytes are compared with their hash before anything decompresses them, and are kept in the spool, too,
 //! so that children can have them. Nothing is visible under the file's own name before [`Work::Finish`].
 
+use crate::blocks;
 use crate::manifest::{Encoding, Entry, FRAME};
 use crate::place::{self, Files};
 use crate::transfer::Transfer;
@@ -40,8 +41,11 @@ struct Keeper {
     /// The frame that is coming.
     current: Option<Coming>,
     spool_end: u64,
+    /// Frames before this one have been compared with the base.
+    looked_at: u32,
     packed: Vec<u8>,
     plain: Vec<u8>,
+    patch: Vec<u8>,
     unpacker: zstd::bulk::Decompressor<'static>,
 }
 
@@ -68,8 +72,10 @@ pub fn start(
         news,
         current: None,
         spool_end,
+        looked_at: 0,
         packed: Vec::new(),
         plain: Vec::new(),
+        patch: Vec::new(),
         unpacker: zstd::bulk::Decompressor::new()?,
     };
     std::thread::Builder::new()
@@ -88,7 +94,10 @@ pub fn start(
 impl Keeper {
     fn work(&mut self, work: Work) -> io::Result<()> {
         match work {
-            Work::Page(wire) => self.files.page(&wire),
+            Work::Page(wire) => {
+                self.files.page(&wire)?;
+                self.clear_zeros()
+            }
             Work::Piece(index, piece) => self.piece(index, piece),
             Work::Frame(index, pieces, good) => {
                 let Some(entry) = self.transfer.entry(index) else {
@@ -107,6 +116,18 @@ impl Keeper {
                 Ok(())
             }
         }
+    }
+
+    /// Where the base had something and the new version has zeros.
+    fn clear_zeros(&mut self) -> io::Result<()> {
+        while let Some(entry) = self.transfer.entry(self.looked_at) {
+            let zero = entry.encoding == Encoding::Zero;
+            if zero && self.transfer.base_hash(self.looked_at) != [0; 32] {
+                self.files.clear(self.looked_at)?;
+            }
+            self.looked_at += 1;
+        }
+        Ok(())
     }
 
     fn piece(&mut self, index: u32, piece: Bytes) -> io::Result<()> {
@@ -148,21 +169,12 @@ impl Keeper {
             return Ok(false);
         }
         let mut spooled = None;
-        if entry.encoding == Encoding::Zstd {
+        if entry.encoding.is_packed() {
             self.packed.clear();
             for piece in &coming.pieces {
                 self.packed.extend_from_slice(piece);
             }
-            let len = self.transfer.header.frame_len(index) as usize;
-            self.plain.clear();
-            self.plain.reserve(len);
-            // The buffer is all the room that there is: a bomb ends here.
-            let unpacked = self
-                .unpacker
-                .decompress_to_buffer(&self.packed, &mut self.plain);
-            let right = unpacked.is_ok_and(|n| n == len)
-                && *blake3::hash(&self.plain).as_bytes() == entry.hash;
-            if !right {
+            if !self.unpack(index, entry)? {
                 return Ok(false);
             }
             self.files.write_sparse(index, &self.plain)?;
@@ -171,6 +183,44 @@ impl Keeper {
             spooled = Some(at);
         }
         self.transfer.good(index, spooled);
+        Ok(true)
+    }
+}
+
+impl Keeper {
+    /// Makes the frame of what came. The buffers are all the room that there is: a bomb ends there.
+    fn unpack(&mut self, index: u32, entry: Entry) -> io::Result<bool> {
+        let len = self.transfer.header.frame_len(index) as usize;
+        self.plain.clear();
+        self.plain.reserve(len);
+        if entry.encoding == Encoding::Zstd {
+            let unpacked = self
+                .unpacker
+                .decompress_to_buffer(&self.packed, &mut self.plain);
+            if unpacked.is_err() || self.plain.len() != len {
+                return Ok(false);
+            }
+        } else {
+            self.patch.clear();
+            self.patch.reserve(blocks::longest(len));
+            let unpacked = self
+                .unpacker
+                .decompress_to_buffer(&self.packed, &mut self.patch);
+            let Some(base) = self.files.base.as_ref().filter(|_| unpacked.is_ok()) else {
+                return Ok(false);
+            };
+            self.plain.resize(len, 0);
+            if !blocks::apply(&self.patch, base, &mut self.plain)? {
+                return Ok(false);
+            }
+        }
+        if *blake3::hash(&self.plain).as_bytes() != entry.hash {
+            return Ok(false);
+        }
+        // What is left out as zeros must be.
+        if self.transfer.base_hash(index) != [0; 32] {
+            self.files.clear(index)?;
+        }
         Ok(true)
     }
 }

@@ -7,6 +7,7 @@
 //! | module | what it has |
 //! |---|---|
 //! | `manifest`, `sign` | frames, pages and what proves them |
+//! | `blocks` | what two versions have in common |
 //! | `transfer` | a file on its way: window in memory, stock on disk |
 //! | `source` | makes a transfer of a file |
 //! | `prepared` | what a source remembers of files that it has sent |
@@ -16,6 +17,7 @@
 //! | `send`, `receive` | the source, which leads, and the hosts |
 //! | `simulate` | the same decisions on hosts that are numbers |
 
+mod blocks;
 pub mod chain;
 mod keeper;
 pub mod limit;

@@ -6,7 +6,8 @@
 //!
 //! A page, integers little-endian: magic `OVP1`, the transfer's id (16 bytes), number of its first frame (u32), count of
 //! frames (u16), and for each frame one byte that says how it is stored: 0 zeros (nothing follows); 1 as it is (BLAKE3,
-//! 32 bytes); 2 zstd (stored length as u32, BLAKE3 of the stored bytes, BLAKE3 of the frame).
+//! 32 bytes); 2 zstd (stored length as u32, BLAKE3 of the stored bytes, BLAKE3 of the frame); 3 as the base has it at the
+//! same place (BLAKE3 of the frame); 4 a patch of the base, compressed by zstd (as 2).
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -89,16 +90,26 @@ pub struct Header {
     /// When the transfer was made, nanoseconds since 1970 by the source's clock. Compared only with others of the same
     /// name: an older one never takes a newer one's place.
     pub created: u64,
+    /// The content of the version that this is made from, in hexadecimal digits; none: from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
 }
 
 impl Header {
-    pub fn new(id: Id, name: &str, size: u64, created: u64) -> Result<Self, Bad> {
+    pub fn new(
+        id: Id,
+        name: &str,
+        size: u64,
+        created: u64,
+        base: Option<String>,
+    ) -> Result<Self, Bad> {
         let header = Self {
             format: FORMAT.to_owned(),
             id,
             name: name.to_owned(),
             size,
             created,
+            base,
         };
         header.check()?;
         Ok(header)
@@ -154,6 +165,15 @@ pub enum Encoding {
     Zero,
     Raw,
     Zstd,
+    Same,
+    Patch,
+}
+
+impl Encoding {
+    /// Is what is stored other than the frame itself?
+    pub fn is_packed(self) -> bool {
+        matches!(self, Self::Zstd | Self::Patch)
+    }
 }
 
 /// What is known of a frame.
@@ -175,6 +195,14 @@ impl Entry {
         stored_hash: [0; 32],
         hash: [0; 32],
     };
+
+    pub fn same(hash: Hash) -> Self {
+        Self {
+            encoding: Encoding::Same,
+            hash,
+            ..Self::ZERO
+        }
+    }
 
     pub fn raw(bytes: u32, hash: Hash) -> Self {
         Self {
@@ -207,8 +235,16 @@ impl Page {
                     out.push(1);
                     out.extend(entry.hash);
                 }
-                Encoding::Zstd => {
-                    out.push(2);
+                Encoding::Same => {
+                    out.push(3);
+                    out.extend(entry.hash);
+                }
+                Encoding::Zstd | Encoding::Patch => {
+                    out.push(if entry.encoding == Encoding::Zstd {
+                        2
+                    } else {
+                        4
+                    });
                     out.extend(entry.stored.to_le_bytes());
                     out.extend(entry.stored_hash);
                     out.extend(entry.hash);
@@ -246,23 +282,27 @@ impl Page {
         let mut entries = Vec::with_capacity(count);
         for index in (first..).take(count) {
             let len = header.frame_len(index);
-            entries.push(match take(1)?[0] {
-                0 => Entry::ZERO,
-                1 => Entry::raw(len, hash(take(32)?)),
-                2 => {
+            entries.push(match (take(1)?[0], &header.base) {
+                (0, _) => Entry::ZERO,
+                (1, _) => Entry::raw(len, hash(take(32)?)),
+                (3, Some(_)) => Entry::same(hash(take(32)?)),
+                (kind @ 2, _) | (kind @ 4, Some(_)) => {
                     let stored = number(take(4)?);
                     // The source sends as it is what does not become smaller.
                     if stored == 0 || stored >= len {
-                        return Err(Bad(format!("frame {index}: {stored} bytes of zstd")));
+                        return Err(Bad(format!("frame {index}: {stored} bytes of {len}")));
                     }
                     Entry {
-                        encoding: Encoding::Zstd,
+                        encoding: match kind {
+                            2 => Encoding::Zstd,
+                            _ => Encoding::Patch,
+                        },
                         stored,
                         stored_hash: hash(take(32)?),
                         hash: hash(take(32)?),
                     }
                 }
-                other => return Err(Bad(format!("frame {index}: encoding {other}"))),
+                (other, _) => return Err(Bad(format!("frame {index}: encoding {other}"))),
             });
         }
         match rest.is_empty() {
@@ -270,6 +310,21 @@ impl Page {
             false => Err(Bad("a page has more than its frames".to_owned())),
         }
     }
+}
+
+/// What a file is, however it came: its size and its frames.
+pub fn content(size: u64, frames: impl IntoIterator<Item = Hash>) -> Hash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&size.to_le_bytes());
+    for frame in frames {
+        hasher.update(&frame);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// A hash in hexadecimal digits.
+pub fn hex(hash: &Hash) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }
 
 /// A little-endian number of up to four bytes.
@@ -293,7 +348,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn header(size: u64) -> Header {
-        Header::new(Id([7; 16]), "disk.raw", size, 1).unwrap()
+        Header::new(Id([7; 16]), "disk.raw", size, 1, None).unwrap()
     }
 
     fn entry() -> impl Strategy<Value = Entry> {
@@ -344,9 +399,12 @@ mod tests {
             "a b",
             "ä",
         ] {
-            assert!(Header::new(Id([0; 16]), name, 1, 1).is_err(), "{name:?}");
+            assert!(
+                Header::new(Id([0; 16]), name, 1, 1, None).is_err(),
+                "{name:?}"
+            );
         }
-        assert!(Header::new(Id([0; 16]), &"a".repeat(201), 1, 1).is_err());
+        assert!(Header::new(Id([0; 16]), &"a".repeat(201), 1, 1, None).is_err());
     }
 
     #[test]

@@ -9,11 +9,11 @@
 //! DIR/.spread/NAME.manifest   of the file that is there, with NAME.manifest.minisig
 //! ```
 
-use crate::manifest::{Encoding, FRAME, Header, number};
+use crate::manifest::{Encoding, FRAME, Hash, Header, hex, number};
 use crate::pull;
 use crate::sign::Key;
 use crate::transfer::{Stock, Transfer};
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,6 +27,8 @@ pub struct Files {
     name: String,
     pub part: Arc<File>,
     pub spool: Arc<File>,
+    /// The version that this is made from.
+    pub base: Option<File>,
     _lock: File,
 }
 
@@ -43,17 +45,51 @@ struct Seen {
     size: u64,
     modified: (i64, i64),
     inode: u64,
+    content: String,
 }
 
 impl Seen {
-    fn of(file: &Path) -> io::Result<Self> {
+    fn of(file: &Path, content: &str) -> io::Result<Self> {
         let data = std::fs::symlink_metadata(file)?;
         Ok(Self {
             size: data.size(),
             modified: (data.mtime(), data.mtime_nsec()),
             inode: data.ino(),
+            content: content.to_owned(),
         })
     }
+
+    /// What was remembered of the file of this name, if the file is still the same.
+    fn read(directory: &Path, name: &str) -> Option<Self> {
+        let text = std::fs::read(beside(directory, name, "seen")).ok()?;
+        let seen: Self = serde_json::from_slice(&text).ok()?;
+        let now = Self::of(&directory.join(name), &seen.content).ok()?;
+        (now == seen).then_some(seen)
+    }
+}
+
+/// A version that a new one can be made from.
+pub struct Base {
+    file: File,
+    /// Of each frame.
+    hashes: Vec<Hash>,
+}
+
+/// The file with this content, if it is here.
+pub fn base(directory: &Path, content: &str) -> Option<Base> {
+    let entries = std::fs::read_dir(directory.join(".spread")).ok()?;
+    for entry in entries.flatten() {
+        let file = entry.file_name();
+        let name = file.to_str().and_then(|name| name.strip_suffix(".seen"));
+        let Some(name) = name else { continue };
+        if Seen::read(directory, name).is_some_and(|seen| seen.content == content) {
+            let manifest = std::fs::read(beside(directory, name, "manifest")).ok()?;
+            let hashes = pull::hashes(&manifest)?;
+            let file = File::open(directory.join(name)).ok()?;
+            return Some(Base { file, hashes });
+        }
+    }
+    None
 }
 
 fn beside(directory: &Path, name: &str, what: &str) -> PathBuf {
@@ -67,10 +103,7 @@ pub fn there(directory: &Path, name: &str) -> Option<(Header, bool)> {
     let count = file.read(&mut start).ok()?;
     let line = start[..count].split(|b| *b == b'\n').next()?;
     let header = Header::read(std::str::from_utf8(line).ok()?).ok()?;
-    let seen = std::fs::read(beside(directory, name, "seen")).ok();
-    let seen = seen.and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
-    let same = seen.is_some() && Seen::of(&directory.join(name)).ok() == seen;
-    Some((header, same))
+    Some((header, Seen::read(directory, name).is_some()))
 }
 
 impl Files {
@@ -84,6 +117,7 @@ impl Files {
         line: &str,
         signature: &str,
         key: &Key,
+        base: Option<Base>,
     ) -> io::Result<(Self, Arc<Transfer>, u64)> {
         let name = &header.name;
         std::fs::create_dir_all(directory.join(".spread"))?;
@@ -98,7 +132,8 @@ impl Files {
         let head = beside(directory, name, "head");
         let before = std::fs::read(&head).ok();
         let before = before.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
-        let resumed = before.is_some_and(|before| before.header == line);
+        // What is made from a base is little: it begins anew.
+        let resumed = base.is_none() && before.is_some_and(|before| before.header == line);
         if !resumed {
             // In this order: without its head, the rest is of nothing.
             let _ = std::fs::remove_file(&head);
@@ -108,6 +143,9 @@ impl Files {
         }
         let part = Arc::new(open("part")?);
         let spool = Arc::new(open("spool")?);
+        if let Some(base) = &base {
+            copy(&base.file, &part)?;
+        }
         part.set_len(header.size)?;
         if !resumed {
             let text = serde_json::to_vec(&Head {
@@ -121,11 +159,14 @@ impl Files {
             spool: spool.clone(),
         };
         let transfer = Transfer::new(header.clone(), line.to_owned(), signature.to_owned(), stock);
+        let (base, hashes) = base.map(|base| (base.file, base.hashes)).unzip();
+        let transfer = transfer.on(hashes.unwrap_or_default());
         let files = Self {
             directory: directory.to_owned(),
             name: name.clone(),
             part,
             spool,
+            base,
             _lock: lock,
         };
         let spool_end = match resumed {
@@ -163,7 +204,7 @@ impl Files {
             let place = places.get(&index).copied();
             let whole = match entry {
                 Some(entry) if entry.encoding == Encoding::Zero => false,
-                Some(entry) if entry.encoding == Encoding::Zstd && place.is_none() => false,
+                Some(entry) if entry.encoding.is_packed() && place.is_none() => false,
                 Some(entry) => {
                     self.part
                         .read_exact_at(frame, u64::from(index) * u64::from(FRAME))?;
@@ -194,7 +235,7 @@ impl Files {
             let (index, stored) = (number(&head[..4]), number(&head[4..]));
             let right = transfer
                 .entry(index)
-                .is_some_and(|e| e.encoding == Encoding::Zstd && e.stored == stored);
+                .is_some_and(|e| e.encoding.is_packed() && e.stored == stored);
             if !right || at + 8 + u64::from(stored) > len {
                 break;
             }
@@ -272,14 +313,43 @@ impl Files {
         let of = |what: &str| beside(&self.directory, &self.name, what);
         let target = self.directory.join(&self.name);
         std::fs::rename(of("part"), &target)?;
+        let seen = Seen::of(&target, &hex(&transfer.content()))?;
         write_whole(&of("manifest.minisig"), seal.as_bytes())?;
         write_whole(&of("manifest"), &manifest)?;
-        write_whole(&of("seen"), &serde_json::to_vec(&Seen::of(&target)?)?)?;
+        write_whole(&of("seen"), &serde_json::to_vec(&seen)?)?;
         for what in ["head", "pages", "spool"] {
             let _ = std::fs::remove_file(of(what));
         }
         File::open(&self.directory)?.sync_all()
     }
+}
+
+/// Copies a file, without its holes; where the file system can, without its bytes.
+fn copy(from: &File, to: &File) -> io::Result<()> {
+    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    let len = from.metadata()?.len();
+    to.set_len(len)?;
+    let mut at = 0;
+    while at < len {
+        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
+            Err(rustix::io::Errno::NXIO) => break,
+            other => other?,
+        };
+        let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
+        let (mut read, mut write) = (start, start);
+        while read < end {
+            let count = usize::try_from(end - read).unwrap_or(usize::MAX);
+            let copied =
+                rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut write), count)?;
+            if copied == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        at = end;
+    }
+    Ok(())
 }
 
 /// Keeps a compressed frame at the end of a spool; says where its bytes are.

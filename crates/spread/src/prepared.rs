@@ -2,13 +2,15 @@
 //! to be computed, and hosts know that they have it.
 //!
 //! ```text
-//! DIR/KEY/head.json   header, signatures, and what the file looked like; KEY is of the file's path and its name there
-//! DIR/KEY/pages       the pages, each after its length (u32)
-//! DIR/KEY/spool       the compressed frames, each after its number and its length (u32)
-//! DIR/*.half/         one that is being made, by whoever has its lock
+//! DIR/ID/head.json   header, signatures, and what the file looked like
+//! DIR/ID/pages       the pages, each after its length (u32)
+//! DIR/ID/spool       the compressed frames, each after its number and its length (u32)
+//! DIR/ID/blocks      a hash of each block of 4 KiB: what the next version may have in common with it
+//! DIR/*.half/        one that is being made, by whoever has its lock
 //! ```
 
-use crate::manifest::{Bad, Encoding, Header, Page, number};
+use crate::blocks::{BLOCK, Base};
+use crate::manifest::{Bad, FRAME, Header, Id, Page, content, number};
 use crate::place::write_whole;
 use crate::pull::split_page;
 use crate::transfer::{Stock, Transfer};
@@ -16,7 +18,6 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,28 +56,72 @@ struct Head {
     stamp: Stamp,
 }
 
-fn place(directory: &Path, file: &Path, name: &str) -> PathBuf {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(file.as_os_str().as_bytes());
-    hasher.update(&[0]);
-    hasher.update(name.as_bytes());
-    directory.join(hasher.finalize().to_hex().get(..32).unwrap_or("file"))
+/// One that is remembered.
+struct Known {
+    directory: PathBuf,
+    head: Head,
+    header: Header,
 }
 
-/// The transfer of a file as it was made before, if the file is still the same and the key, too.
+/// All that is remembered with this key, the newest first.
+fn known(directory: &Path, key: &str) -> Vec<Known> {
+    let read = |directory: PathBuf| {
+        let head = std::fs::read(directory.join("head.json")).ok()?;
+        let head: Head = serde_json::from_slice(&head).ok()?;
+        let header = Header::read(&head.header).ok()?;
+        (head.key == key).then_some(Known {
+            directory,
+            head,
+            header,
+        })
+    };
+    let mut all: Vec<Known> = entries(directory).filter_map(read).collect();
+    all.sort_by_key(|known| std::cmp::Reverse(known.header.created));
+    all
+}
+
+/// The newest version of this name that is another one than this file is now.
+pub fn base(directory: &Path, name: &str, source: &File, key: &str) -> Option<Base> {
+    let now = Stamp::of(source).ok()?;
+    let all = known(directory, key);
+    let known = all
+        .into_iter()
+        .find(|known| known.header.name == name && known.head.stamp != now)?;
+    let pages = std::fs::read(known.directory.join("pages")).ok()?;
+    let mut frames = Vec::new();
+    let mut rest = pages.as_slice();
+    while let Some((len, after)) = rest.split_at_checked(4) {
+        let (wire, after) = after.split_at_checked(number(len) as usize)?;
+        let page = Page::read(split_page(wire).ok()?.0, &known.header).ok()?;
+        frames.extend(page.entries.iter().map(|entry| entry.hash));
+        rest = after;
+    }
+    let blocks = std::fs::read(known.directory.join("blocks")).ok()?;
+    let blocks = blocks.as_chunks::<{ crate::blocks::KEPT }>().0.to_vec();
+    let content = content(known.header.size, frames.iter().copied());
+    Some(Base::new(content, frames, blocks))
+}
+
+/// The transfer of a file as it was made before, if the file is still the same and the key, too. `from_base`: one that
+/// is made from another version, or one of the whole.
 pub fn load(
     directory: &Path,
-    file: &Path,
     name: &str,
     source: &Arc<File>,
     key: &str,
+    from_base: bool,
 ) -> Option<Transfer> {
-    let place = place(directory, file, name);
-    let head: Head = serde_json::from_slice(&std::fs::read(place.join("head.json")).ok()?).ok()?;
-    if head.stamp != Stamp::of(source).ok()? || head.key != key {
-        return None;
-    }
-    let header = Header::read(&head.header).ok()?;
+    let now = Stamp::of(source).ok()?;
+    let found = known(directory, key).into_iter().find(|known| {
+        known.header.name == name
+            && known.head.stamp == now
+            && known.header.base.is_some() == from_base
+    });
+    let Known {
+        directory: place,
+        head,
+        header,
+    } = found?;
     let stock = Stock {
         file: source.clone(),
         spool: Arc::new(File::open(place.join("spool")).ok()?),
@@ -103,7 +148,7 @@ pub fn load(
     for index in 0..frames {
         let entry = transfer.entry(index)?;
         let spooled = match entry.encoding {
-            Encoding::Zstd => {
+            packed if packed.is_packed() => {
                 spool.read_exact_at(&mut record, at).ok()?;
                 if (number(&record[..4]), number(&record[4..])) != (index, entry.stored) {
                     return None;
@@ -135,15 +180,11 @@ pub struct Half {
 }
 
 impl Half {
-    pub fn new(directory: &Path, file: &Path, name: &str, stamp: Stamp) -> io::Result<Self> {
+    pub fn new(directory: &Path, id: Id, stamp: Stamp) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         sweep(directory);
-        let target = place(directory, file, name);
-        let half = directory.join(format!(
-            "{}.{}.half",
-            target.file_name().unwrap_or_default().to_string_lossy(),
-            std::process::id()
-        ));
+        let target = directory.join(id.to_string());
+        let half = directory.join(format!("{id}.half"));
         std::fs::DirBuilder::new().mode(0o700).create(&half)?;
         let open = |name: &str| {
             let mut options = OpenOptions::new();
@@ -177,7 +218,7 @@ impl Half {
     }
 
     /// Remembers it, now that all of it is made.
-    pub fn keep(self, transfer: &Transfer, key: &str) -> Result<(), Bad> {
+    pub fn keep(self, transfer: &Transfer, source: &File, key: &str) -> Result<(), Bad> {
         let seal = transfer.sealed().unwrap_or_default().to_string();
         let head = Head {
             header: transfer.line.clone(),
@@ -193,17 +234,37 @@ impl Half {
         }
         let write = || {
             write_whole(&self.half.join("pages"), &pages)?;
+            write_whole(&self.half.join("blocks"), &blocks(source)?)?;
             write_whole(&self.half.join("head.json"), &serde_json::to_vec(&head)?)?;
             std::fs::remove_file(self.half.join("lock"))?;
-            if self.target.exists() {
-                std::fs::remove_dir_all(&self.target)?;
-            }
             std::fs::rename(&self.half, &self.target)
         };
         write().map_err(|e: io::Error| Bad(format!("it could not be remembered: {e}")))?;
         prune(&self.directory);
         Ok(())
     }
+}
+
+/// A hash of each block of a file.
+fn blocks(file: &File) -> io::Result<Vec<u8>> {
+    let len = file.metadata()?.len();
+    let count = usize::try_from(len.div_ceil(BLOCK as u64)).map_err(io::Error::other)?;
+    let mut hashes = vec![0; count * crate::blocks::KEPT];
+    let mut frame = vec![0; FRAME as usize];
+    let frames = hashes.chunks_mut(FRAME as usize / BLOCK * crate::blocks::KEPT);
+    for (index, hashes) in (0_u64..).zip(frames) {
+        let start = index * u64::from(FRAME);
+        let bytes = (len - start).min(u64::from(FRAME)) as usize;
+        if crate::source::is_hole(file, start, bytes as u32) {
+            continue;
+        }
+        file.read_exact_at(&mut frame[..bytes], start)?;
+        let blocks = frame[..bytes].chunks(BLOCK);
+        for (block, hash) in blocks.zip(hashes.chunks_mut(crate::blocks::KEPT)) {
+            hash.copy_from_slice(&crate::blocks::hash(block));
+        }
+    }
+    Ok(hashes)
 }
 
 impl Drop for Half {

@@ -1,7 +1,7 @@
 //! A child's side: what comes from a parent, into the window and to the keeper.
 
 use crate::keeper::Work;
-use crate::manifest::{Bad, Page, number};
+use crate::manifest::{Bad, Encoding, Hash, Header, Page, number};
 use crate::sign::Key;
 use crate::transfer::Transfer;
 use crate::wire::{self, CONNECT, Hello, Kind, SILENCE, Want};
@@ -258,6 +258,13 @@ pub(crate) fn add_page(transfer: &Transfer, key: &Key, wire: &[u8]) -> Result<()
         )));
     }
     key.check(bytes, signature, &page_title(transfer, page.first))?;
+    for (index, entry) in (page.first..).zip(&page.entries) {
+        if entry.encoding == Encoding::Same && entry.hash != transfer.base_hash(index) {
+            return Err(Bad(format!(
+                "frame {index} is not as in the base that is here"
+            )));
+        }
+    }
     transfer.add_page(&page, wire.into());
     Ok(())
 }
@@ -294,6 +301,21 @@ pub(crate) fn manifest(transfer: &Transfer) -> Result<Vec<u8>, Bad> {
         all.extend(bytes);
     }
     Ok(all)
+}
+
+/// Hashes of all frames of a manifest that was checked when it came.
+pub(crate) fn hashes(manifest: &[u8]) -> Option<Vec<Hash>> {
+    let end = manifest.iter().position(|byte| *byte == b'\n')?;
+    let header = Header::read(std::str::from_utf8(&manifest[..end]).ok()?).ok()?;
+    let mut rest = &manifest[end + 1..];
+    let mut hashes = Vec::new();
+    while let Some((len, after)) = rest.split_at_checked(4) {
+        let (page, after) = after.split_at_checked(number(len) as usize)?;
+        let page = Page::read(page, &header).ok()?;
+        hashes.extend(page.entries.iter().map(|entry| entry.hash));
+        rest = after;
+    }
+    (hashes.len() == header.frames() as usize).then_some(hashes)
 }
 
 /// The end has come: is the manifest whole, and signed?

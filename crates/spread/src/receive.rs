@@ -232,6 +232,13 @@ async fn offered(
         }
         coming.insert(header.name.clone(), (header.created, ended.clone()));
     }
+    if let Some(base) = &header.base
+        && place::base(&directory, base).is_none()
+    {
+        hub.forget(&header.name, &ended);
+        wire::write_line(writer, &FromReceiver::NoBase).await?;
+        return Ok(());
+    }
     let opened = open(&directory, &header, offer, &key).await;
     let (files, transfer, spool_end) = match opened {
         Ok(opened) => opened,
@@ -280,7 +287,16 @@ async fn open(
             key.clone(),
         );
         let opened = tokio::task::spawn_blocking(move || {
-            Files::open(&directory, &header, &offer.header, &offer.signature, &key)
+            let base = header.base.as_ref();
+            let base = base.and_then(|base| place::base(&directory, base));
+            Files::open(
+                &directory,
+                &header,
+                &offer.header,
+                &offer.signature,
+                &key,
+                base,
+            )
         });
         match opened.await? {
             Err(e)

@@ -47,6 +47,8 @@ pub enum State {
     Receiving,
     Done,
     Refused,
+    /// It has not the version that this is made from.
+    NoBase,
     Failed,
 }
 
@@ -218,7 +220,7 @@ impl Link {
                         FromReceiver::Done => Duration::from_secs(86400),
                         _ => GONE,
                     };
-                    let last = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::Failed { .. });
+                    let last = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::NoBase | FromReceiver::Failed { .. });
                     let _ = self.say.send((self.host, Said::Line(line)));
                     if last {
                         return Ok(());
@@ -342,6 +344,7 @@ impl Leader {
                 self.hosts[host].state = State::Refused;
                 self.note(host, reason);
             }
+            FromReceiver::NoBase => self.hosts[host].state = State::NoBase,
             FromReceiver::Report(report) => self.report(host, &report),
             FromReceiver::Lost { parent, why } => {
                 self.note(host, format!("left {}: {why}", self.name(parent)));

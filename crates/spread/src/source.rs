@@ -1,7 +1,8 @@
 //! A file is made into a transfer: read, looked at for zeros, hashed, compressed, signed; a little ahead of the
 //! furthest child, and no more.
 
-use crate::manifest::{Bad, Encoding, Entry, FRAME, Header, Id, Page};
+use crate::blocks::{Base, Change};
+use crate::manifest::{Bad, Encoding, Entry, FRAME, Header, Id, Page, hex};
 use crate::place::is_zero;
 use crate::prepared::{self, Half, Stamp};
 use crate::pull::{manifest, manifest_title, page_title};
@@ -28,6 +29,9 @@ const PAGE: usize = 64;
 /// zstd's levels, from "not at all" (0) up.
 const LEVELS: [i32; 6] = [0, -5, 1, 3, 6, 9];
 
+/// zstd's level for patches.
+const PATCH_LEVEL: i32 = 6;
+
 /// After a frame that does not become smaller, at most so many are not even tried.
 const MOST_UNTRIED: u32 = 15;
 
@@ -43,6 +47,14 @@ pub enum Wrong {
     NotAFile(PathBuf),
     #[error(transparent)]
     Bad(#[from] Bad),
+}
+
+/// What a transfer is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    Nothing,
+    /// A version that hosts may have.
+    Version,
 }
 
 /// A file that is made into a transfer. When this is dropped, making it ends; if all of it was made, it is remembered.
@@ -65,14 +77,16 @@ impl Drop for Source {
 /// Makes a transfer of a file, and starts to fill it; or finds the one that was made before of the same.
 ///
 /// `name`: what it is called at the receivers. `memory`: the directory where the source remembers what it has made; it
-/// may be missing. `threads`: how many compress.
+/// may be missing. `threads`: how many compress. `from`: make it from the newest other version of that name that is
+/// remembered, for hosts that have that; `None` if there is none.
 pub fn open(
     file: &Path,
     name: &str,
     signer: Arc<Signer>,
     memory: &Path,
     threads: usize,
-) -> Result<Source, Wrong> {
+    from: From,
+) -> Result<Option<Source>, Wrong> {
     let wrong = |what| {
         move |why| Wrong::File {
             file: file.to_owned(),
@@ -92,24 +106,31 @@ pub fn open(
     let stamp = Stamp::of(&source).map_err(wrong("read"))?;
     let size = source.metadata().map_err(wrong("read"))?.len();
     let source = Arc::new(source);
-    let path = file.canonicalize().map_err(wrong("found"))?;
     let key = signer.key().to_string();
-    if let Some(transfer) = prepared::load(memory, &path, name, &source, &key) {
-        return Ok(Source {
+    if let Some(transfer) = prepared::load(memory, name, &source, &key, from == From::Version) {
+        return Ok(Some(Source {
             transfer: Arc::new(transfer),
             threads: Vec::new(),
-        });
+        }));
     }
+    let base = match from {
+        From::Nothing => None,
+        From::Version => match prepared::base(memory, name, &source, &key) {
+            Some(base) => Some(base),
+            None => return Ok(None),
+        },
+    };
     let created = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
         .as_nanos() as u64;
     let mut id = [0; 16];
     fill_random(&mut id).map_err(wrong("given an id"))?;
-    let header = Header::new(Id(id), name, size, created)?;
+    let content = base.as_ref().map(|base| hex(&base.content));
+    let header = Header::new(Id(id), name, size, created, content)?;
     let line = header.line()?;
     let proof = signer.sign(line.as_bytes(), "oscarv spread: header")?;
-    let half = Half::new(memory, &path, name, stamp).map_err(|why| Wrong::File {
+    let half = Half::new(memory, Id(id), stamp).map_err(|why| Wrong::File {
         file: memory.to_owned(),
         what: "written to",
         why,
@@ -127,6 +148,7 @@ pub fn open(
         mood: Mutex::default(),
         ready: Mutex::default(),
         came: Condvar::new(),
+        base,
     });
     let mut running = Vec::new();
     for _ in 0..threads.max(1) {
@@ -138,10 +160,10 @@ pub fn open(
             maker.transfer.fail(&why.to_string());
         }
     }));
-    Ok(Source {
+    Ok(Some(Source {
         transfer,
         threads: running,
-    })
+    }))
 }
 
 fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
@@ -158,6 +180,7 @@ struct Maker {
     mood: Mutex<Mood>,
     ready: Mutex<BTreeMap<u32, io::Result<Made>>>,
     came: Condvar,
+    base: Option<Base>,
 }
 
 /// How often makers had to wait for the network, and it for them.
@@ -237,6 +260,27 @@ impl Maker {
         if is_zero(&bytes) {
             return Ok(zero);
         }
+        if let Some(base) = &self.base {
+            let patch = match base.change(index, &bytes) {
+                Change::None => {
+                    return Ok(Made {
+                        entry: Entry::same(base.frames[index as usize]),
+                        bytes: Bytes::new(),
+                    });
+                }
+                Change::Patch(patch) => packer.pack_patch(&patch, bytes.len())?,
+            };
+            if let Some(packed) = patch {
+                let entry = Entry {
+                    encoding: Encoding::Patch,
+                    stored: packed.len() as u32,
+                    stored_hash: *blake3::hash(&packed).as_bytes(),
+                    hash: *blake3::hash(&bytes).as_bytes(),
+                };
+                let bytes = packed.into();
+                return Ok(Made { entry, bytes });
+            }
+        }
         let hash = *blake3::hash(&bytes).as_bytes();
         let level = LEVELS[self.level.load(Ordering::Relaxed).max(0) as usize];
         if let Some(packed) = packer.pack(&bytes, level)? {
@@ -280,7 +324,7 @@ impl Maker {
             self.transfer.add_page(&page, wire.into());
             for (index, made) in (first..).zip(made) {
                 let mut at = None;
-                if made.entry.encoding == Encoding::Zstd {
+                if made.entry.encoding.is_packed() {
                     let spooled = half.spool(index, &made.bytes);
                     at = Some(spooled.map_err(|why| Bad(format!("writing the spool: {why}")))?);
                 }
@@ -297,7 +341,7 @@ impl Maker {
         let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer))?;
         self.transfer.seal(seal.into());
         // It is on its way; without being remembered it is made again the next time.
-        let _ = half.keep(&self.transfer, &signer.key().to_string());
+        let _ = half.keep(&self.transfer, &self.stock.file, &signer.key().to_string());
         Ok(())
     }
 
@@ -319,7 +363,7 @@ impl Maker {
 }
 
 /// Does the file system know that there is nothing?
-fn is_hole(file: &File, start: u64, len: u32) -> bool {
+pub(crate) fn is_hole(file: &File, start: u64, len: u32) -> bool {
     match rustix::fs::seek(file, SeekFrom::Data(start)) {
         Ok(data) => data >= start + u64::from(len),
         Err(e) => e == rustix::io::Errno::NXIO,
@@ -336,6 +380,12 @@ struct Packer {
 }
 
 impl Packer {
+    /// Little is sent, and it is made once: it may take a moment. Nothing, if it is no less than the frame.
+    fn pack_patch(&mut self, patch: &[u8], frame: usize) -> io::Result<Option<Vec<u8>>> {
+        let packed = zstd::bulk::compress(patch, PATCH_LEVEL)?;
+        Ok((packed.len() < frame).then_some(packed))
+    }
+
     fn pack(&mut self, bytes: &[u8], level: i32) -> io::Result<Option<Vec<u8>>> {
         if level == 0 {
             return Ok(None);

@@ -4,7 +4,7 @@
 //! are near the head are served from there, while the frame is still coming. Frames leave the window when they are
 //! checked and on disk; children who are further behind are served from disk.
 
-use crate::manifest::{Entry, Header, Page};
+use crate::manifest::{Entry, Hash, Header, Page};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -20,6 +20,8 @@ pub struct Transfer {
     pub line: String,
     pub proof: String,
     stock: Stock,
+    /// Hashes of the base's frames, at a receiver.
+    base: Vec<Hash>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
     whole: watch::Sender<bool>,
@@ -127,10 +129,22 @@ impl Transfer {
             line,
             proof,
             stock,
+            base: Vec::new(),
             inner: Mutex::default(),
             changed: watch::Sender::new(()),
             whole: watch::Sender::new(false),
         }
+    }
+
+    /// With a base, whose frames have these hashes.
+    pub fn on(mut self, base: Vec<Hash>) -> Self {
+        self.base = base;
+        self
+    }
+
+    /// Hash of a frame of the base; zeros for one of zeros, or where it has none.
+    pub fn base_hash(&self, index: u32) -> Hash {
+        self.base.get(index as usize).copied().unwrap_or_default()
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -171,6 +185,20 @@ impl Transfer {
     /// What is known of a frame.
     pub fn entry(&self, index: u32) -> Option<Entry> {
         self.inner().entries.get(index as usize).copied()
+    }
+
+    /// Hashes of all frames that are known.
+    pub fn hashes(&self) -> Vec<Hash> {
+        self.inner()
+            .entries
+            .iter()
+            .map(|entry| entry.hash)
+            .collect()
+    }
+
+    /// What the file is.
+    pub fn content(&self) -> Hash {
+        crate::manifest::content(self.header.size, self.hashes())
     }
 
     /// Pages and frames that are known.

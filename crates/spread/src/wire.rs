@@ -74,6 +74,8 @@ pub enum FromReceiver {
     Refuse {
         reason: String,
     },
+    /// The version that this is made from is not here.
+    NoBase,
     Report(Report),
     /// This parent no longer answers, or what it sends is not right.
     Lost {

@@ -6,7 +6,7 @@ use spread::limit::Limit;
 use spread::receive::{self, Options};
 use spread::send::{self, Host, State};
 use spread::sign::Signer;
-use spread::source;
+use spread::source::{self, From};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,7 +78,16 @@ impl Place {
 
     async fn send(&self, file: &Path, hosts: Vec<(String, SocketAddr)>) -> Vec<Host> {
         let memory = self.path("memory");
-        let source = source::open(file, "disk.raw", self.signer.clone(), &memory, 2).unwrap();
+        let source = source::open(
+            file,
+            "disk.raw",
+            self.signer.clone(),
+            &memory,
+            2,
+            From::Nothing,
+        )
+        .unwrap()
+        .unwrap();
         let options = send::Options {
             hosts,
             chains: 1,
@@ -290,7 +299,9 @@ async fn a_receiver_that_comes_back_goes_on_where_it_was() {
         place.signer.clone(),
         &place.path("memory"),
         2,
+        From::Nothing,
     )
+    .unwrap()
     .unwrap();
     let options = send::Options {
         hosts: vec![("a".to_owned(), address)],
@@ -334,7 +345,9 @@ async fn a_file_that_changes_meanwhile_is_not_sent() {
         place.signer.clone(),
         &place.path("memory"),
         2,
+        From::Nothing,
     )
+    .unwrap()
     .unwrap();
     let options = send::Options {
         hosts: vec![("a".to_owned(), address)],
@@ -410,4 +423,49 @@ async fn an_empty_file_and_one_of_zeros() {
         let there = std::fs::metadata(place.path("a/disk.raw")).unwrap();
         assert_eq!((there.size(), there.blocks()), (size, 0));
     }
+}
+
+/// A version that has little new is little to send; hosts that do not have the one before get the whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_version_is_made_from_the_one_before() {
+    let place = Place::new();
+    let file = place.file("source", 40);
+    let (a, _task) = place.receiver("a").await;
+    let (b, _task) = place.receiver("b").await;
+    let a = ("a".to_owned(), a);
+    place.send(&file, vec![a.clone()]).await;
+    // Some new blocks, some that have moved, some that are gone, and an end that is further.
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[5 << 20..][..5000].fill(7);
+    bytes.copy_within(8 << 20..9 << 20, (20 << 20) + 4096);
+    bytes[30 << 20..32 << 20].fill(0);
+    bytes.extend([9; 100_000]);
+    std::fs::write(&file, &bytes).unwrap();
+    let open = |from| {
+        let memory = place.path("memory");
+        source::open(&file, "disk.raw", place.signer.clone(), &memory, 2, from).unwrap()
+    };
+    let options = |hosts| send::Options {
+        hosts,
+        chains: 1,
+        patience: Duration::from_millis(300),
+        limit: None,
+    };
+    let source = open(From::Version).unwrap();
+    let hosts = vec![a.clone(), ("b".to_owned(), b)];
+    let report = send::send(source.transfer.clone(), options(hosts), |_| {})
+        .await
+        .unwrap();
+    drop(source);
+    assert_eq!(report[0].state, State::Done, "{report:?}");
+    assert!(report[0].received < 200_000, "{report:?}");
+    assert_eq!(report[1].state, State::NoBase, "{report:?}");
+    assert!(std::fs::read(place.path("a/disk.raw")).unwrap() == bytes);
+    assert!(!place.path("b/disk.raw").exists());
+    // Once more: it is remembered.
+    let source = open(From::Version).unwrap();
+    let again = send::send(source.transfer.clone(), options(vec![a]), |_| {})
+        .await
+        .unwrap();
+    assert_eq!((again[0].state, again[0].received), (State::Done, 0));
 }

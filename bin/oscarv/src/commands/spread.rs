@@ -11,6 +11,7 @@ use spread::receive::{self, Event};
 use spread::send::{self, Host, State};
 use spread::sign::{Key, Signer};
 use spread::simulate::Scenario;
+use spread::source::{self, From};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -51,27 +52,47 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     let memory = context.state.join("spread/sent");
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let begin = Instant::now();
-    let source = spread::source::open(&file, &name, signer, &memory, threads)?;
-    let (id, size) = (source.transfer.header.id, source.transfer.header.size);
     let shown = context.progress();
     let progress = shown.progress.clone();
-    let all = size * hosts.len() as u64;
-    progress.started(&name, Some(all), Unit::Bytes);
-    let few = hosts.len() <= FEW;
-    let options = send::Options {
-        chains: args.chains.into(),
-        patience: args.patience,
-        limit: args
-            .limit
-            .map(|rate| spread::limit::Limit::new(rate.bytes())),
-        hosts,
-    };
-    let sent = send::send(source.transfer.clone(), options, |hosts| {
-        tell(&progress, &name, size, hosts, few);
-    });
-    let hosts = runtime()?.block_on(sent).context("no port to send from")?;
+    let mut open = hosts;
+    let mut done = Vec::new();
+    let mut size = 0;
+    // First what is new, for those that have the version before; then all of it, for the others.
+    for from in [From::Version, From::Nothing] {
+        if open.is_empty() || (args.whole && from == From::Version) {
+            continue;
+        }
+        let source = source::open(&file, &name, signer.clone(), &memory, threads, from)?;
+        let Some(source) = source else { continue };
+        size = source.transfer.header.size;
+        progress.started(&name, Some(size * open.len() as u64), Unit::Bytes);
+        let few = open.len() <= FEW;
+        let options = send::Options {
+            hosts: open.clone(),
+            chains: args.chains.into(),
+            patience: args.patience,
+            limit: args
+                .limit
+                .map(|rate| spread::limit::Limit::new(rate.bytes())),
+        };
+        let before = begin.elapsed().as_secs_f64();
+        let sent = send::send(source.transfer.clone(), options, |hosts| {
+            tell(&progress, &name, size, hosts, few);
+        });
+        let report = runtime()?.block_on(sent).context("no port to send from")?;
+        let mut rest = Vec::new();
+        for (mut host, address) in report.into_iter().zip(&open) {
+            if host.state == State::NoBase {
+                rest.push(address.clone());
+            } else {
+                host.seconds = host.seconds.map(|seconds| seconds + before);
+                done.push(host);
+            }
+        }
+        open = rest;
+    }
+    let hosts = done;
     let seconds = begin.elapsed().as_secs_f64();
-    drop(source);
     let done = hosts.iter().filter(|h| h.state == State::Done).count();
     match done == hosts.len() {
         true => progress.done(&name, format!("{done} hosts have it")),
@@ -83,7 +104,7 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
         of.map(|h| h.name.as_str()).collect::<Vec<_>>()
     };
     let document = json!({
-        "name": name, "id": id, "bytes": size, "seconds": seconds,
+        "name": name, "bytes": size, "seconds": seconds,
         "ok": names(true), "failed": names(false), "hosts": hosts,
     });
     context.result(&document, || table(&hosts))?;
