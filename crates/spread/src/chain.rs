@@ -355,3 +355,59 @@ impl Chains {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(hosts: usize) -> Chains {
+        let mut chains = Chains::new(hosts, 1);
+        (0..hosts).for_each(|host| chains.join(host));
+        chains.changes();
+        chains
+    }
+
+    #[test]
+    fn hosts_stand_as_they_are_listed_and_the_late_ones_at_the_end() {
+        let mut chains = Chains::new(4, 1);
+        chains.join(3);
+        chains.join(1);
+        chains.join(0);
+        assert_eq!(chains.order(), [[0, 1, 3]]);
+        chains.time(5.0);
+        chains.join(2);
+        assert_eq!(chains.order(), [[0, 1, 3, 2]]);
+        assert_eq!(chains.parents(0), [Parent::Source]);
+        assert_eq!(
+            chains.parents(3),
+            [Parent::Host(1), Parent::Host(0), Parent::Source]
+        );
+    }
+
+    #[test]
+    fn who_is_gone_is_left_out_and_only_those_after_it_hear_of_it() {
+        let mut chains = chain(20);
+        chains.leave(4);
+        let changed = chains.changes();
+        assert!(changed.contains(&5) && !changed.contains(&3), "{changed:?}");
+        assert_eq!(chains.parents(5)[0], Parent::Host(3));
+        assert!(!chains.order()[0].contains(&4));
+    }
+
+    #[test]
+    fn a_parent_that_one_child_cannot_hear_goes_to_the_end() {
+        let mut chains = chain(5);
+        chains.complain(2, 1);
+        assert_eq!(chains.order(), [[0, 2, 3, 4, 1]]);
+        assert_eq!(chains.parents(2)[0], Parent::Host(0));
+    }
+
+    #[test]
+    fn several_chains_are_equally_long() {
+        let mut chains = Chains::new(10, 3);
+        (0..10).for_each(|host| chains.join(host));
+        let mut lengths: Vec<usize> = chains.order().iter().map(Vec::len).collect();
+        lengths.sort_unstable();
+        assert_eq!(lengths, [3, 3, 4]);
+    }
+}

@@ -469,3 +469,53 @@ async fn the_next_version_is_made_from_the_one_before() {
         .unwrap();
     assert_eq!((again[0].state, again[0].received), (State::Done, 0));
 }
+
+/// What changes at a parent is not what a child waits for that is further than it: such a child was not told that its
+/// parent was there, and left it again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_is_further_than_its_parent_hears_from_it() {
+    let place = Place::new();
+    let file = place.file("source", 40);
+    let (a, _task) = place.receiver("a").await;
+    let source = source::open(
+        &file,
+        "disk.raw",
+        place.signer.clone(),
+        &place.path("memory"),
+        2,
+        From::Nothing,
+    )
+    .unwrap()
+    .unwrap();
+    let id = source.transfer.header.id;
+    let options = send::Options {
+        hosts: vec![("a".to_owned(), a)],
+        chains: 1,
+        patience: Duration::from_millis(300),
+        limit: Some(Limit::new(10 << 20)),
+    };
+    let (frames, mut some) = tokio::sync::watch::channel(0);
+    let sent = tokio::spawn(send::send(source.transfer.clone(), options, move |hosts| {
+        frames.send_replace(hosts[0].frames);
+    }));
+    some.wait_for(|frames| *frames > 1).await.unwrap();
+    let mut child = TcpStream::connect(a).await.unwrap();
+    let want =
+        format!(r#"{{"want":{{"id":"{id}","frame":39,"offset":0,"pages":0,"single":false}}}}"#);
+    child
+        .write_all(format!("{want}\n").as_bytes())
+        .await
+        .unwrap();
+    let mut heard = [0; 4];
+    for _ in 0..3 {
+        let read = child.read_exact(&mut heard);
+        tokio::time::timeout(Duration::from_millis(390), read)
+            .await
+            .unwrap()
+            .unwrap();
+        // Pages come first.
+        let mut rest = vec![0; u32::from_le_bytes([heard[0], heard[1], heard[2], 0]) as usize];
+        child.read_exact(&mut rest).await.unwrap();
+    }
+    assert_eq!(sent.await.unwrap().unwrap()[0].state, State::Done);
+}

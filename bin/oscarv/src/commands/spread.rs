@@ -54,6 +54,7 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     let begin = Instant::now();
     let shown = context.progress();
     let progress = shown.progress.clone();
+    let listed: Vec<String> = hosts.iter().map(|(name, _)| name.clone()).collect();
     let mut open = hosts;
     let mut done = Vec::new();
     let mut size = 0;
@@ -91,7 +92,8 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
         }
         open = rest;
     }
-    let hosts = done;
+    let mut hosts = done;
+    hosts.sort_by_key(|host| listed.iter().position(|name| *name == host.name));
     let seconds = begin.elapsed().as_secs_f64();
     let done = hosts.iter().filter(|h| h.state == State::Done).count();
     match done == hosts.len() {
