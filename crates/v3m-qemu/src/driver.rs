@@ -31,7 +31,8 @@ const KILLED: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// As root: the user and group that QEMU runs as. The directories above the VM's files must let that user pass.
-    /// Writable disks and channel logs become that user's. As an ordinary user it changes nothing.
+    /// Writable disks of root's and channel logs become that user's; disks of another user's are refused, and so is the
+    /// user or group root. As an ordinary user it changes nothing.
     pub owner: Option<(u32, u32)>,
 }
 
