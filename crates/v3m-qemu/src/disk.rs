@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use chain::chain;
 pub use files::Identity;
-pub use half::Made;
+pub use half::{Made, sweep_beside};
 
 /// What went wrong with an image.
 #[derive(Debug, thiserror::Error)]

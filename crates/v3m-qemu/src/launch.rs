@@ -331,6 +331,10 @@ fn furnish(
         reason,
     };
     for disk in &vm.disks {
+        if disk.size.is_some() && disk.path.exists() {
+            // The start that made it may have been killed before it had tidied up.
+            crate::disk::sweep_beside(&disk.path);
+        }
         if let (Some(size), false) = (disk.size, disk.path.exists()) {
             match crate::disk::create_told(&disk.path, disk.format, size, new_disk) {
                 // Another VM's start was first with a disk that they share.

@@ -382,6 +382,9 @@ fn what_was_cut_off_is_swept() {
     lock.lock().unwrap();
     disk::create(&dir.path().join("a.raw"), Raw, MiB(1)).unwrap();
     assert_eq!(left(dir.path()), [".v2m-2.half", ".v2m-3.half", "a.raw"]);
+    drop(lock);
+    disk::sweep_beside(&dir.path().join("a.raw"));
+    assert_eq!(left(dir.path()), [".v2m-3.half", "a.raw"]);
 }
 
 #[test]

@@ -62,6 +62,7 @@ impl Vms {
         let (going, _) = self.going(record)?;
         for path in &going {
             files::remove(path).with_context(|| format!("{} cannot be removed", path.display()))?;
+            v3m_qemu::disk::sweep_beside(path);
         }
         Ok(going)
     }
