@@ -147,7 +147,7 @@ fn may(metadata: &Metadata, (uid, gid): Owner, right: u32) -> bool {
 pub fn give_back(path: &Path, id: u32) -> std::io::Result<()> {
     let place = Place::found(path)?;
     match place.handle()?.metadata()?.uid() == id {
-        true => place.give((0, 0)),
+        true => place.give((0, 0), |uid| uid == id),
         false => Ok(()),
     }
 }

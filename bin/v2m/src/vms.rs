@@ -85,11 +85,8 @@ impl Vms {
             return Ok(None);
         };
         let owner = owner::of_disks(&record.vm)?.or_else(|| owner::of_number(number));
-        match owner {
-            Some(owner) => owner::can_reach(&record.vm, owner)?,
-            None => self.screen.say(
-                "note: this user namespace has no ids for VMs: QEMU runs as its root, which is who made it",
-            ),
+        if let Some(owner) = owner {
+            owner::can_reach(&record.vm, owner)?;
         }
         Ok(owner)
     }
@@ -253,6 +250,11 @@ impl Vms {
         let starts = !self.status(&record).await?.state.is_live();
         if starts {
             let owner = self.owner(&record)?;
+            if record.number.is_some() && owner.is_none() {
+                self.screen.say(
+                    "note: this user namespace has no ids for VMs: QEMU runs as its root, which is who made it",
+                );
+            }
             if owner != record.owner {
                 record.owner = owner;
                 self.keep(&record)?;

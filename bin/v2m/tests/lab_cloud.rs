@@ -36,6 +36,11 @@ fn six_lines_boot_a_cloud_image_and_let_its_owner_in() {
     assert_eq!(text.lines().count(), 6);
     home.file("cloud.toml", text);
     home.ok(&["start", "cloud.toml", "--wait-ready", "--time-limit", UP]);
+    // Debian's kernel has a driver for the balloon, which says what the guest uses.
+    let used = kit::until("the guest says what it uses", || {
+        home.json(&["top", "--once"])["vms"][0]["memory_used"].as_u64()
+    });
+    assert!((16 << 20..1 << 30).contains(&used), "{used}");
     let printed = home.printed("cloud");
     assert!(printed.contains("GRUB for pc"), "{printed}");
     // The VM's own name, not the image's.

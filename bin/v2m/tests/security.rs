@@ -180,6 +180,22 @@ fn disks_that_another_vm_has_stay() {
     home.ok(&["destroy", "b", "--disks", "--yes"])
         .says("VM c has it, too");
     assert!(home.path("new.raw").exists());
+    home.ok(&["destroy", "c", "--yes"]);
+    // It may be what another's disk stands on.
+    fs::remove_file(home.path("new.raw")).unwrap();
+    home.ok(&["start", &a]);
+    home.ok(&["stop", "a", "--grace", "0"]);
+    home.ok(&["image", "create", "over.qcow2", "--backing", "new.raw"]);
+    let file = vm(&home, "d", &["path = \"over.qcow2\""]);
+    let text = fs::read_to_string(home.path(&file)).unwrap();
+    home.file(
+        &file,
+        text.replace("format = \"raw\"", "format = \"qcow2\""),
+    );
+    home.ok(&["create", &file]);
+    home.ok(&["destroy", "a", "--disks", "--yes"])
+        .says("VM d has it, too");
+    assert!(home.path("new.raw").exists());
 }
 
 #[test]

@@ -151,8 +151,9 @@ impl Place {
         Ok(renameat_with(from, name, &to.directory, &to.name, flags)?)
     }
 
-    /// Makes a file another user's. A file that has a second name somewhere is refused: it may be there for somebody else.
-    pub fn give(&self, (uid, gid): (u32, u32)) -> io::Result<()> {
+    /// Makes a file another user's, if it is one of those that it may be taken from. A file that has a second name somewhere
+    /// is refused: it may be there for somebody else.
+    pub fn give(&self, (uid, gid): (u32, u32), from: impl Fn(u32) -> bool) -> io::Result<()> {
         use rustix::fs::{Gid, Uid};
         let handle = self.handle()?;
         let found = fstat(&handle)?;
@@ -163,9 +164,14 @@ impl Place {
             // His already, of whatever group he has it.
             return Ok(());
         }
+        let refused = |reason: String| Err(io::Error::new(ErrorKind::PermissionDenied, reason));
+        if !from(found.st_uid) {
+            let reason = format!("it belongs to user {}, and is not taken away", found.st_uid);
+            return refused(reason);
+        }
         if found.st_nlink > 1 {
-            let reason = "the file has another name elsewhere (a hard link), and is not given away";
-            return Err(io::Error::new(ErrorKind::PermissionDenied, reason));
+            let reason = "it has another name elsewhere (a hard link), and is not given away";
+            return refused(reason.to_owned());
         }
         let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
         let flags = AtFlags::EMPTY_PATH;

@@ -139,10 +139,14 @@ fn a_file_with_two_names_is_not_given_away() {
     let (_dir, hers, roots) = users();
     fs::hard_link(roots.join("file"), hers.join("disk")).unwrap();
     let place = Place::found(&hers.join("disk")).unwrap();
-    assert!(place.give((ALICE, ALICE)).is_err());
+    let to_her = || place.give((ALICE, ALICE), |uid| uid == 0);
+    assert!(to_her().is_err());
     fs::remove_file(roots.join("file")).unwrap();
-    place.give((ALICE, ALICE)).unwrap();
+    to_her().unwrap();
     assert_eq!(fs::metadata(hers.join("disk")).unwrap().uid(), ALICE);
+    // From her it is not taken.
+    to_her().unwrap();
+    assert!(place.give((0, 0), |uid| uid == 0).is_err());
 }
 
 #[test]

@@ -401,3 +401,21 @@ fn a_million_errors_are_counted_not_kept() {
     let told = refused(&text);
     assert!(told.contains("errors more"));
 }
+
+/// What goes to the hypervisor as it stands has a bound.
+#[test]
+fn extra_arguments_are_bounded() {
+    let of = |extra: &str| {
+        let text = format!("name = \"a\"\nextra = [{extra}]\n[[disk]]\npath = \"a.raw\"\n");
+        profile::vm(&text, "x")
+    };
+    let errors = of(&"\"-x\",".repeat(257)).unwrap_err().to_string();
+    assert!(
+        errors.contains("at most 256 extra arguments, not 257"),
+        "{errors}"
+    );
+    let long = format!("{:?}", "x".repeat(4096));
+    let errors = of(&long).unwrap_err().to_string();
+    assert!(errors.contains("at most 4095 bytes"), "{errors}");
+    assert!(of(&"\"-x\",".repeat(256)).is_ok());
+}

@@ -106,6 +106,14 @@ fn made(message: &str) -> Vec<String> {
             let path = "a".repeat(4096);
             (vm(&format!("[boot]\nkernel = \"{path}\"")), false)
         }
+        m if m.contains("extra arguments, not") => {
+            let words = "\"-x\",".repeat(257);
+            (vm(&format!("extra = [{words}]")), false)
+        }
+        m if m.starts_with("an extra argument has") => {
+            let word = "x".repeat(4096);
+            (vm(&format!("extra = [\"{word}\"]")), false)
+        }
         m if m.contains("drives on IDE") => {
             let disks = (0..5).map(|n| format!("[[disk]]\npath = \"{n}.raw\"\nbus = \"ide\"\n"));
             (vm(&disks.collect::<String>()), false)

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use chain::chain;
 pub use files::Identity;
-pub use half::Made;
+pub use half::{Made, sweep_beside};
 
 /// What went wrong with an image.
 #[derive(Debug, thiserror::Error)]
@@ -192,10 +192,12 @@ pub fn convert(
     far: &mut dyn FnMut(f64),
 ) -> Result<()> {
     let (image, header) = Image::open(from, from_format)?;
-    if header.external && from_format == DiskFormat::Qcow2 {
-        chain(from, from_format)?;
-    }
-    converted(&image.for_us(&header)?, from_format, to, to_format, far)
+    let below = match from_format {
+        DiskFormat::Qcow2 => chain(from, from_format)?,
+        _ => Vec::new(),
+    };
+    let image = image.for_us(&header, &below)?;
+    converted(&image, from_format, to, to_format, far)
 }
 
 /// Takes a foreign image in: as [`convert`], its format found by its first bytes where it is not told. Returns it. One
@@ -229,7 +231,8 @@ pub fn import(
                       made one file where it comes from, or convert it, if it is your own";
         return Err(refused(from, reason));
     }
-    converted(&image.for_us(&header)?, from_format, to, to_format, far)?;
+    let image = image.for_us(&header, &[])?;
+    converted(&image, from_format, to, to_format, far)?;
     Ok(from_format)
 }
 

@@ -2,21 +2,18 @@
 
 use crate::arguments::Accelerator;
 use crate::disk;
-use crate::home::{Home, at, remove};
+use crate::home::{Home, at};
 use crate::launch::{self, Owner};
 use crate::probe::{self, Programs};
-use crate::qmp::Qmp;
 use api::Name;
 use async_trait::async_trait;
 use profile::{Backend, Display, Vm};
 use rustix::process::Signal;
-use serde_json::json;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::net::UnixStream;
 use v3m::{
     Action, Capabilities, Console, Driver, Error, Probe, Result, Snapshots, State, Stats, Status,
     Stopped,
@@ -25,7 +22,7 @@ use v3m::{
 /// How long a guest's CPUs may take until they run: QEMU's own start on an overloaded host.
 const START: Duration = Duration::from_secs(60);
 /// For one QMP command. QEMU takes one connection at a time, so another process may be before us.
-const COMMAND: Duration = Duration::from_secs(10);
+pub(crate) const COMMAND: Duration = Duration::from_secs(10);
 /// From SIGTERM, at which QEMU closes its disks and ends, to SIGKILL.
 const CLOSE: Duration = Duration::from_secs(5);
 /// From SIGKILL to the end of the process: the kernel's time to free its memory.
@@ -34,7 +31,8 @@ const KILLED: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// As root: the user and group that QEMU runs as. The directories above the VM's files must let that user pass.
-    /// Writable disks and channel logs become that user's. As an ordinary user it changes nothing.
+    /// Writable disks of root's and channel logs become that user's; disks of another user's are refused, and so is the
+    /// user or group root. As an ordinary user it changes nothing.
     pub owner: Option<(u32, u32)>,
 }
 
@@ -143,75 +141,6 @@ impl QemuDriver {
 
     pub(crate) fn home(&self, name: &Name) -> Home {
         Home::new(&self.inner.dir, name)
-    }
-
-    /// A connection to a VM's QEMU, each command on which has this limit.
-    pub(crate) async fn connect(&self, home: &Home, limit: Duration) -> Result<Qmp<UnixStream>> {
-        let failed = |e: &dyn std::fmt::Display| Error::Failed {
-            name: home.name.clone(),
-            reason: e.to_string(),
-        };
-        let stream = v3m::connect(&home.file("qmp.sock")).map_err(|e| failed(&e))?;
-        stream.set_nonblocking(true).map_err(|e| failed(&e))?;
-        let stream = UnixStream::from_std(stream).map_err(|e| failed(&e))?;
-        Qmp::new(stream, limit).await.map_err(|e| failed(&e))
-    }
-
-    /// One QMP command to a VM.
-    async fn command(&self, home: &Home, command: &str, limit: Duration) -> Result<()> {
-        let failed = |e: &dyn std::fmt::Display| Error::Failed {
-            name: home.name.clone(),
-            reason: format!("{command}: {e}"),
-        };
-        let mut qmp = match self.connect(home, limit).await {
-            Ok(qmp) => qmp,
-            Err(Error::Failed { reason, .. }) => return Err(failed(&reason)),
-            Err(e) => return Err(e),
-        };
-        let answer = qmp.execute(command, json!({})).await;
-        answer.map(drop).map_err(|e| failed(&e))
-    }
-
-    /// Presses a VM's power button and waits; has its guest shut down? One whose QEMU does not answer is not asked twice.
-    async fn ask(&self, name: &Name, state: State, grace: Duration) -> Result<bool> {
-        let end = Instant::now() + grace;
-        let home = self.home(name);
-        // Only a guest that runs can hear its power button.
-        let runs = match state {
-            State::Running => true,
-            State::Paused => self.resume(name).await.is_ok(),
-            _ => false,
-        };
-        let limit = grace.min(COMMAND);
-        if !runs
-            || self
-                .command(&home, "system_powerdown", limit)
-                .await
-                .is_err()
-        {
-            return Ok(false);
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        let gone = self.blocking(name, move |_, home| launch::wait_gone(home, left));
-        Ok(gone.await? && self.status(name).await?.state == State::Stopped)
-    }
-
-    /// Pause and resume are one thing.
-    async fn switch(&self, name: &Name, action: Action, command: &str) -> Result<()> {
-        let home = Home::new(&self.inner.dir, name);
-        // So that the marker is that of whoever came last.
-        let _lock = self.blocking(name, |_, home| home.locked()).await?;
-        if self.status(name).await?.state.check(action, name)? {
-            if action == Action::Pause {
-                mark(&home.file("paused"))?;
-            }
-            self.command(&home, command, COMMAND).await?;
-        }
-        if action == Action::Resume {
-            // From here on a guest that stands still is one that could not go on.
-            remove(&home.file("paused"))?;
-        }
-        Ok(())
     }
 }
 

@@ -267,11 +267,18 @@ fn made(path: &Path, empty: bool, owner: Option<Owner>) -> Result<File> {
     Ok(file)
 }
 
-/// Gives an existing disk to QEMU's user. Root goes over no link of a user's to it: it could lead to anything.
+/// Gives a disk of root's to QEMU's user, or one that another VM had. Root goes over no link of a user's to it: it could
+/// lead to anything; and what a user has is not taken from him.
 fn give(path: &Path, owner: Option<Owner>) -> Result<()> {
+    given(path, owner, |user| {
+        user == 0 || crate::owner::is_no_accounts(user)
+    })
+}
+
+fn given(path: &Path, owner: Option<Owner>, from: impl Fn(u32) -> bool) -> Result<()> {
     match owner {
         Some(owner) => Place::found(path)
-            .and_then(|place| place.give(owner))
+            .and_then(|place| place.give(owner, from))
             .map_err(at(path)),
         None => Ok(()),
     }
@@ -324,6 +331,10 @@ fn furnish(
         reason,
     };
     for disk in &vm.disks {
+        if disk.size.is_some() && disk.path.exists() {
+            // The start that made it may have been killed before it had tidied up.
+            crate::disk::sweep_beside(&disk.path);
+        }
         if let (Some(size), false) = (disk.size, disk.path.exists()) {
             match crate::disk::create_told(&disk.path, disk.format, size, new_disk) {
                 // Another VM's start was first with a disk that they share.
@@ -342,12 +353,12 @@ fn furnish(
             return Err(failed(crate::firmware::MISSING.to_owned()));
         };
         crate::firmware::variables(home, &template)?;
-        give(&home.file(crate::firmware::VARIABLES), owner)?;
+        given(&home.file(crate::firmware::VARIABLES), owner, |_| true)?;
         code = Some(found);
     }
     if let Some(cloud) = &vm.cloud_init {
         crate::cloud::write(home, cloud)?;
-        give(&home.file(crate::cloud::FILE), owner)?;
+        given(&home.file(crate::cloud::FILE), owner, |_| true)?;
     }
     if vm.display == Display::Vnc {
         let vnc = home.file("vnc");

@@ -14,7 +14,7 @@
 //! | `fit` | can this host run it: what is missing, and the cure |
 //! | `launch` | files, descriptors, privileges; start and wait |
 //! | `home`, `journal` | what is on disk, and what it says |
-//! | `qmp` | the protocol: pause, resume, power button |
+//! | `qmp`, `ask` | the protocol, and what is asked in it: pause, resume, power button |
 //! | `disk` | images, by qemu-img |
 //! | `link` | NICs on the host's bridges and on private networks |
 //! | `firmware`, `cloud` | a VM's own UEFI variables, and its cloud-init disk |
@@ -27,6 +27,7 @@
 //! | `slice` | how soon QEMU's own thread gets a core |
 
 pub mod arguments;
+mod ask;
 mod balloon;
 mod cloud;
 mod console_log;

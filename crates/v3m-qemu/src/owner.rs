@@ -10,6 +10,11 @@ pub fn can_become(id: u32) -> bool {
     rustix::process::geteuid().is_root() && has("/proc/self/uid_map") && has("/proc/self/gid_map")
 }
 
+/// Is this one of the ids that VMs and clusters run as?
+pub fn is_no_accounts(id: u32) -> bool {
+    (0x7000_0000..0x7fff_ffff).contains(&id)
+}
+
 /// The group that a user's account has, by the system's user database; of an id without an account, the one without
 /// rights.
 pub fn group_of(uid: u32) -> u32 {

@@ -382,6 +382,9 @@ fn what_was_cut_off_is_swept() {
     lock.lock().unwrap();
     disk::create(&dir.path().join("a.raw"), Raw, MiB(1)).unwrap();
     assert_eq!(left(dir.path()), [".v2m-2.half", ".v2m-3.half", "a.raw"]);
+    drop(lock);
+    disk::sweep_beside(&dir.path().join("a.raw"));
+    assert_eq!(left(dir.path()), [".v2m-3.half", "a.raw"]);
 }
 
 #[test]
@@ -448,6 +451,28 @@ fn root_makes_and_changes_images_in_a_users_directory() {
     disk::snapshot_create(&hers.join("c.qcow2"), "one").unwrap();
     disk::resize(&hers.join("c.qcow2"), Qcow2, MiB(2), false).unwrap();
     convert(&hers.join("c.qcow2"), Qcow2, &roots.join("c.raw"), Raw).unwrap();
+    // In a directory of root's nobody changes it meanwhile, and what its user may read is read for him.
+    fs::write(roots.join("open.raw"), vec![7; 1 << 20]).unwrap();
+    qemu_img(&roots, "create -q -f qcow2 -b open.raw -F raw over.qcow2");
+    give(&roots.join("over.qcow2"));
+    fs::set_permissions(&roots, std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    disk::check(&roots.join("over.qcow2"), Qcow2).unwrap();
+    convert(
+        &roots.join("over.qcow2"),
+        Qcow2,
+        &roots.join("over.raw"),
+        Raw,
+    )
+    .unwrap();
+    assert!(fs::read(roots.join("over.raw")).unwrap() == vec![7; 1 << 20]);
+    qemu_img(&roots, "rebase -u -b secret.raw -F raw over.qcow2");
+    let error = convert(&roots.join("over.qcow2"), Qcow2, &roots.join("out"), Raw).unwrap_err();
+    assert!(error.to_string().contains("let him do it"), "{error}");
+    // One of hers where she cannot go.
+    fs::set_permissions(&roots, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    disk::create(&roots.join("d.qcow2"), Qcow2, MiB(1)).unwrap();
+    give(&roots.join("d.qcow2"));
+    disk::resize(&roots.join("d.qcow2"), Qcow2, MiB(2), false).unwrap();
     // Links of hers.
     symlink(&secret, hers.join("link.raw")).unwrap();
     give(&hers.join("link.raw"));

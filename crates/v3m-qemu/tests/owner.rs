@@ -80,6 +80,34 @@ async fn roots_rights_are_given_to_no_qemu() {
     }
 }
 
+/// A disk that became a user's stays his, whoever the VM runs as.
+#[tokio::test]
+async fn a_users_disk_is_not_taken_from_him() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new();
+    let owner = Some((0x7000_1000, 0x7000_1000));
+    let driver = QemuDriver::open(&place.vms(), Options { owner }).unwrap();
+    for dir in [place.dir.path(), &place.vms()] {
+        fs::set_permissions(dir, Permissions::from_mode(0o711)).unwrap();
+    }
+    let mut vm = place.vm("a", Guest::Dots);
+    vm.disks[0].read_only = false;
+    let disk = vm.disks[0].path.clone();
+    std::os::unix::fs::chown(&disk, Some(NOBODY), None).unwrap();
+    driver.define(&vm).await.unwrap();
+    let error = driver.start(&vm.name).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("is not taken away"), "{error}: {source}");
+    assert_eq!(fs::metadata(&disk).unwrap().uid(), NOBODY);
+    // Another VM's it may have.
+    std::os::unix::fs::chown(&disk, Some(0x7000_1001), None).unwrap();
+    driver.start(&vm.name).await.unwrap();
+    assert_eq!(fs::metadata(&disk).unwrap().uid(), 0x7000_1000);
+    driver.stop(&vm.name, NOW).await.unwrap();
+}
+
 /// Where the host has some free, and the refusal where it has none.
 #[tokio::test]
 async fn memory_in_huge_pages() {

@@ -41,8 +41,17 @@ impl Vms {
                 let why = format!("VM {} may have it, whose record is damaged", other.vm.name);
                 return Ok(Some(why));
             }
-            if other.vm.disks.iter().any(|disk| uses(disk, made)) {
-                return Ok(Some(format!("VM {} has it, too", other.vm.name)));
+            for disk in &other.vm.disks {
+                match uses(disk, made) {
+                    Some(false) => {}
+                    Some(true) => return Ok(Some(format!("VM {} has it, too", other.vm.name))),
+                    None => {
+                        let (name, disk) = (&other.vm.name, disk.path.display());
+                        let why =
+                            format!("VM {name} may have it: what {disk} stands on is not known");
+                        return Ok(Some(why));
+                    }
+                }
             }
         }
         Ok(None)
@@ -53,6 +62,7 @@ impl Vms {
         let (going, _) = self.going(record)?;
         for path in &going {
             files::remove(path).with_context(|| format!("{} cannot be removed", path.display()))?;
+            v3m_qemu::disk::sweep_beside(path);
         }
         Ok(going)
     }
@@ -86,12 +96,15 @@ fn identity(place: std::io::Result<Place>) -> std::io::Result<Identity> {
     Identity::of(&place?.handle()?)
 }
 
-/// Is this file the disk, or what it stands on?
-fn uses(disk: &Disk, made: &Made) -> bool {
+/// Is this file the disk, or what it stands on? None: that cannot be known.
+fn uses(disk: &Disk, made: &Made) -> Option<bool> {
     let is = |path: &Path| {
         path == made.path
             || identity(Place::found(path)).is_ok_and(|found| made.identity.is(&found))
     };
-    let below = || v3m_qemu::disk::chain(&disk.path, disk.format).unwrap_or_default();
-    is(&disk.path) || below().iter().any(|path| is(path))
+    if is(&disk.path) || !disk.path.exists() {
+        return Some(is(&disk.path));
+    }
+    let below = v3m_qemu::disk::chain(&disk.path, disk.format).ok()?;
+    Some(below.iter().any(|path| is(path)))
 }

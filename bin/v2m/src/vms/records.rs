@@ -134,6 +134,7 @@ impl Vms {
     pub(super) fn remember(&self, name: &Name, path: &Path, identity: &Identity) -> io::Result<()> {
         let enter = || -> Result<()> {
             let mut record = self.record(name)?;
+            record.usable()?;
             record.made.retain(|made| made.path != path);
             record.made.push(Made {
                 path: path.to_owned(),

@@ -153,11 +153,32 @@ fn pci(text: &str) -> Option<String> {
         .then(|| format!("{domain}:{bus}:{slot}.{function}"))
 }
 
+/// The kernel refuses a program with too many or too long arguments, and so do we, before it is started.
+const MOST_EXTRA: usize = 256;
+const LONGEST_EXTRA: usize = 4095;
+
 fn extra(raw: &Field<Vec<At<String>>>, found: &mut Found<'_>) -> Option<Vec<String>> {
     let list = match raw {
         Field::Given(at) => &at.value,
         Field::Bad => return None,
         Field::Absent => return Some(Vec::new()),
     };
-    list.iter().map(|item| argument(item, found)).collect()
+    if let Some(more) = list.get(MOST_EXTRA) {
+        let message = format!(
+            "a VM has at most {MOST_EXTRA} extra arguments, not {}",
+            list.len()
+        );
+        found.error(more.span.clone(), message);
+        return None;
+    }
+    let mut all = Vec::with_capacity(list.len());
+    for item in list {
+        if item.value.len() > LONGEST_EXTRA {
+            let message = format!("an extra argument has at most {LONGEST_EXTRA} bytes");
+            found.error(item.span.clone(), message);
+            return None;
+        }
+        all.push(argument(item, found)?);
+    }
+    Some(all)
 }

@@ -108,6 +108,14 @@ fn directory(around: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     openat(around, name, flags, Mode::empty())
 }
 
+/// Removes what commands that were killed left beside this file.
+pub fn sweep_beside(path: &Path) {
+    // A directory that is not there, or not to be entered, has nothing of ours.
+    if let Ok(place) = Place::of(path) {
+        sweep(place.directory());
+    }
+}
+
 /// Removes what commands that were killed left in this directory.
 fn sweep(around: &OwnedFd) {
     let Ok(list) = directory(around, OsStr::new(".")).and_then(Dir::new) else {

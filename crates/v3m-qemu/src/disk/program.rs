@@ -13,6 +13,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -50,20 +51,24 @@ impl Image {
             return Ok(image);
         }
         let user = (stat.st_uid, crate::owner::group_of(stat.st_uid));
-        if user.0 != 0 && crate::can_become(user.0) {
-            // What a chain has written relative to it is found beside it.
-            image.argument = through(place.directory()).join(place.name());
-            image.held.push(place.directory().clone());
+        let others = user.0 != 0 && crate::can_become(user.0);
+        if others {
             image.user = Some(user);
-        } else if files::sound(path).is_err() {
-            if header.external {
-                let reason = "it is root's, others can write to its directory, and it names other files; give it to its \
-                              user (chown), or move it";
-                return Err(refused(path, reason));
-            }
+        } else if files::sound(path).is_ok() {
+            return Ok(image);
+        }
+        if !header.external {
             let file = Arc::new(OwnedFd::from(file));
             image.argument = through(&file);
             image.held.push(file);
+        } else if others {
+            // What it names relative to itself is found beside it.
+            image.argument = through(place.directory()).join(place.name());
+            image.held.push(place.directory().clone());
+        } else {
+            let reason = "it is root's, others can write to its directory, and it names other files; give it to its user \
+                          (chown), or move it";
+            return Err(refused(path, reason));
         }
         Ok(image)
     }
@@ -78,12 +83,20 @@ impl Image {
         }
     }
 
-    /// With our own rights: for what reads one image and writes another. None: it is another's, where only he can say
-    /// what it leads to.
-    pub fn for_us(mut self, header: &Header) -> Result<Self> {
-        if self.user.take().is_some() && header.external && files::sound(&self.shown).is_err() {
-            let reason = "it belongs to another user, and names other files, which he can change; let him do it";
-            return Err(refused(&self.shown, reason));
+    /// With our own rights: for what reads one image and writes another. `below`: what it stands on. Of another's image
+    /// that is nothing but what he may read himself, and cannot change meanwhile.
+    pub fn for_us(mut self, header: &Header, below: &[PathBuf]) -> Result<Self> {
+        let Some((user, _)) = self.user.take() else {
+            return Ok(self);
+        };
+        let theirs = |path: &PathBuf| {
+            let found = Place::found(path).and_then(|place| place.handle()?.metadata());
+            found.is_ok_and(|found| found.uid() == user || found.mode() & 0o004 != 0)
+        };
+        let known = !below.is_empty() && below.iter().all(theirs);
+        if header.external && !(known && files::sound(&self.shown).is_ok()) {
+            let reason = format!("it is user {user}'s, and names other files; let him do it");
+            return Err(refused(&self.shown, &reason));
         }
         Ok(self)
     }
