@@ -204,7 +204,7 @@ impl Inner {
     }
 
     /// Ends the process: QEMU's own way, at SIGTERM, which needs no place on its QMP socket; then SIGKILL.
-    fn end(&self, home: &Home) -> Result<()> {
+    pub(crate) fn end(&self, home: &Home) -> Result<()> {
         let marker = home.file("stopping");
         // A VM without a directory has been refused before.
         mark(&marker)?;

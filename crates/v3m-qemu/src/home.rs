@@ -10,6 +10,7 @@
 //! qmp.sock       console.sock
 //! console.log    all that the guest ever printed
 //! qemu.log       what the last QEMU said
+//! snapshots.json which machine the memory in a snapshot is of: see module machine
 //! uefi-vars.fd   the variables of a UEFI machine; cloud-init.img: see module cloud
 //! vnc/vnc.sock   the display, where there is one; the directory is QEMU's own
 //! ```
@@ -28,7 +29,7 @@ use std::path::{Path, PathBuf};
 use v3m::{Error, Result, State, Status};
 
 /// All that a driver makes in a VM's directory, but for the definition, which is last to go.
-const FILES: [&str; 17] = [
+const FILES: [&str; 19] = [
     "run.json",
     "run.half",
     "stopping",
@@ -45,6 +46,8 @@ const FILES: [&str; 17] = [
     crate::firmware::HALF,
     "vnc/vnc.sock",
     "vm.half",
+    crate::machine::FILE,
+    crate::machine::HALF,
     "qemu.lock",
 ];
 

@@ -18,13 +18,15 @@
 //! | `disk` | images, by qemu-img |
 //! | `link` | NICs on the host's bridges and on private networks |
 //! | `firmware`, `cloud` | a VM's own UEFI variables, and its cloud-init disk |
-//! | `snapshots` | back to what a VM was |
+//! | `snapshots`, `machine` | back to what a VM was; does a snapshot's memory fit |
 //! | `stats`, `balloon` | what it uses of the host; what its guest says it uses |
 //! | `console_log` | the bound of what its console printed |
 //! | `owner` | whom QEMU can run as |
 //! | `probe` | which accelerator works here; boots a tiny guest |
 //! | `tsc` | the clock of translated guests |
 //! | `slice` | how soon QEMU's own thread gets a core |
+
+#![allow(unexpected_cfgs, reason = "fuzzing is set by cargo-fuzz")]
 
 pub mod arguments;
 mod ask;
@@ -35,10 +37,14 @@ pub mod disk;
 mod driver;
 mod firmware;
 mod fit;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod home;
 mod journal;
 mod launch;
 mod link;
+mod machine;
 mod owner;
 mod probe;
 pub mod qmp;
@@ -49,7 +55,7 @@ mod tsc;
 
 pub use driver::{Options, QemuDriver};
 pub use link::HELPER as BRIDGE_HELPER;
-pub use owner::{can_become, group_of};
+pub use owner::{can_become, group_of, is_no_accounts};
 
 /// Is there firmware for VMs that boot by UEFI?
 pub fn has_uefi() -> bool {

@@ -4,11 +4,16 @@
 //! goes into the first of them. While QEMU saves or loads, the guest stands still: QEMU stops and resumes it, and the
 //! marker `paused` says that this is meant.
 //!
+//! QEMU takes the disks back before it loads the memory, and where that fails they stay as they were then: a guest that went
+//! on would write over them what it remembers of others. So such a guest is ended. What is known not to fit is refused
+//! before: a snapshot's memory is that of one machine (module `machine`).
+//!
 //! Commands: QEMU QMP Reference Manual, `snapshot-save`, `snapshot-load`, `snapshot-delete`, `query-jobs`.
 
 use crate::disk;
 use crate::driver::{QemuDriver, mark};
 use crate::home::{Home, remove};
+use crate::machine;
 use crate::qmp::Qmp;
 use api::Name;
 use async_trait::async_trait;
@@ -156,6 +161,9 @@ impl QemuDriver {
         }
         let home = self.home(name);
         let vm = home.vm()?.ok_or_else(|| Error::NoSuchVm(name.clone()))?;
+        if let (What::Apply, Some(found)) = (what, snapshot) {
+            machine::fits(&home, &vm, found)?;
+        }
         let nodes: Vec<String> = disks(&vm)
             .map_err(|reason| failed(name, reason))?
             .iter()
@@ -181,22 +189,49 @@ impl QemuDriver {
                 format!("QEMU took longer than {JOB:?} for it"),
             )),
         };
-        // A load that fails leaves the guest where it stopped; one that succeeds, as it was when it was saved.
-        let before = if state == State::Running {
-            "cont"
-        } else {
-            "stop"
+        if let (What::Apply, Err(why)) = (what, &result) {
+            return Err(self.halfway(name, tag, why).await);
+        }
+        if what == What::Delete {
+            result?;
+            return machine::forget(&home, tag);
+        }
+        // A save leaves the guest as it was; a load, as it was when it was saved.
+        let before = match state {
+            State::Running => "cont",
+            _ => "stop",
         };
-        if what != What::Delete {
-            qmp.execute(before, json!({}))
-                .await
-                .map_err(|e| failed(name, e))?;
-            if state == State::Running {
-                // From here on a guest that stands still could not go on.
-                remove(&home.file("paused"))?;
+        qmp.execute(before, json!({}))
+            .await
+            .map_err(|e| failed(name, e))?;
+        if state == State::Running {
+            // From here on a guest that stands still could not go on.
+            remove(&home.file("paused"))?;
+        }
+        if what == What::Create && result.is_ok() {
+            let list = Snapshots::list(self, name).await?;
+            if let Some(made) = list.iter().find(|s| s.name == tag) {
+                machine::remember(&home, &vm, made)?;
             }
         }
         result
+    }
+
+    /// Ends a guest whose disks went back without its memory, before it writes to them.
+    async fn halfway(&self, name: &Name, tag: &str, why: &Error) -> Error {
+        let why = match why {
+            Error::Failed { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        };
+        let ended = self.blocking(name, |inner, home| inner.end(home)).await;
+        let then = match ended {
+            Ok(()) => "so it was switched off: a start boots from these disks".to_owned(),
+            Err(e) => format!("and it cannot be ended ({e}): do not resume it, stop it"),
+        };
+        failed(
+            name,
+            format!("its disks are as in {tag}, its memory could not be loaded ({why}), {then}"),
+        )
     }
 }
 
@@ -256,7 +291,10 @@ fn offline(home: &Home, tag: &str, what: What) -> Result<()> {
             return Err(failed(name, with_source(&e)));
         }
     }
-    Ok(())
+    match what {
+        What::Delete => machine::forget(home, tag),
+        _ => Ok(()),
+    }
 }
 
 #[async_trait]
