@@ -1,7 +1,7 @@
 //! The console of a VM, and how to reach a unix socket whose path may be longer than an address can be.
 
 use rustix::fs::FlockOperation;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
@@ -38,9 +38,11 @@ impl Console {
         match rustix::fs::flock(&log, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Held::Ours(log)),
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let inode = log.metadata()?.ino();
+                let log = log.metadata()?;
                 let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-                Ok(Held::Others(locker(&locks, inode)))
+                // The same number may be another file's, on another file system.
+                let mut who = lockers(&locks, log.ino());
+                Ok(Held::Others(who.find(|pid| has_open(*pid, &log))))
             }
             Err(e) => Err(e.into()),
         }
@@ -51,9 +53,10 @@ impl Console {
     }
 }
 
-/// Who holds the lock on a file, by `/proc/locks` (proc(5)): `1: FLOCK  ADVISORY  WRITE 1234 08:01:567 0 EOF`.
-fn locker(locks: &str, inode: u64) -> Option<u32> {
-    locks.lines().find_map(|line| {
+/// Who holds locks on files of this number, by `/proc/locks` (proc(5)): `1: FLOCK  ADVISORY  WRITE 1234 08:01:567 0 EOF`.
+/// Its device is not always the one that stat(2) tells, on Btrfs for example.
+fn lockers(locks: &str, inode: u64) -> impl Iterator<Item = u32> {
+    locks.lines().filter_map(move |line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, "FLOCK", _, _, pid, file, ..] = fields.as_slice() else {
             return None;
@@ -62,6 +65,15 @@ fn locker(locks: &str, inode: u64) -> Option<u32> {
         // A process of another name space has no number here.
         let pid = pid.parse().ok().filter(|pid| *pid != 0);
         pid.filter(|_| of_file)
+    })
+}
+
+/// Has this process the file open? Of one that we may not look into: no.
+fn has_open(pid: u32, file: &Metadata) -> bool {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+    open.into_iter().flatten().flatten().any(|entry| {
+        let found = std::fs::metadata(entry.path());
+        found.is_ok_and(|found| (found.dev(), found.ino()) == (file.dev(), file.ino()))
     })
 }
 
@@ -125,6 +137,25 @@ mod tests {
         assert_eq!(who, Some(std::process::id()));
         drop(ours);
         assert!(matches!(console.hold().unwrap(), Held::Ours(_)));
+    }
+
+    /// A lock on a file of the same number, on another file system, is not one on the log.
+    #[test]
+    fn who_has_another_file_of_the_same_number_is_not_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, other) = (dir.path().join("log"), dir.path().join("other"));
+        let log = File::create(log).unwrap().metadata().unwrap();
+        let us = std::process::id();
+        let line = |pid: u32| format!("1: FLOCK  ADVISORY  WRITE {pid} 08:01:{} 0 EOF", log.ino());
+        let locks = format!("{}\n{}\n", line(1 << 30), line(us));
+        assert_eq!(
+            lockers(&locks, log.ino()).collect::<Vec<_>>(),
+            [1 << 30, us]
+        );
+        assert!(!has_open(us, &log), "it was closed");
+        let other = File::create(other).unwrap();
+        assert!(has_open(us, &other.metadata().unwrap()));
+        assert!(!has_open(1 << 30, &log), "there is no such process");
     }
 
     #[test]
