@@ -269,7 +269,13 @@ impl Vms {
 
     /// Restarts a VM; `driver` knows it. What it printed before counts no more for who waits for its new start.
     pub async fn reboot(&self, name: &Name, driver: &dyn Driver, grace: Duration) -> Result<()> {
-        self.begins(name, driver).await?;
+        {
+            // The mark is written by one command at a time, and not where the driver refuses.
+            let _one = self.lock(name).await?;
+            let state = driver.status(name).await?.state;
+            state.check(Action::Reboot, name)?;
+            self.begins(name, driver).await?;
+        }
         Ok(driver.reboot(name, grace).await?)
     }
 

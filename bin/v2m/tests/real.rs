@@ -125,6 +125,42 @@ fn disks_that_v2m_made() {
     assert!(!home.path("new.qcow2").exists());
 }
 
+/// The memory of a snapshot fits one machine. A guest of another one is left alone; one whose disks went back without its
+/// memory never runs on over them.
+#[test]
+fn a_snapshot_of_another_machine_harms_no_disk() {
+    let home = Home::new();
+    let text = "name = \"web\"\ntype = \"qemu\"\nmemory = \"16M\"\n\
+                [[disk]]\npath = \"new.qcow2\"\nformat = \"qcow2\"\nsize = \"8M\"\n";
+    home.file("web.toml", text);
+    home.ok(&["start", "web.toml"]);
+    home.ok(&["image", "snapshot", "create", "web", "one"]);
+    home.ok(&["stop", "web", "--grace", "0"]);
+    home.file("web.toml", text.replace("16M", "32M"));
+    home.ok(&["create", "--replace", "web.toml"]);
+    home.ok(&["start", "web"]);
+    let apply = ["image", "snapshot", "apply", "web", "one", "--yes"];
+    home.run(&apply).is(1).says("it is defined otherwise");
+    assert_eq!(home.state_of("web"), "running");
+    // Where nothing is known of the snapshot it is tried.
+    std::fs::remove_file(home.path("state/run/web/snapshots.json")).unwrap();
+    home.run(&apply)
+        .is(1)
+        .says("its disks are as in one, its memory could not be loaded");
+    assert_eq!(home.state_of("web"), "stopped");
+    home.ok(&["image", "check", "new.qcow2"]);
+    // The disks alone fit, and so does the machine that it was.
+    home.ok(&apply);
+    home.file("web.toml", text);
+    home.ok(&["create", "--replace", "web.toml"]);
+    home.ok(&["start", "web"]);
+    home.ok(&["image", "snapshot", "create", "web", "two"]);
+    home.ok(&["stop", "web", "--grace", "0"]);
+    home.ok(&["start", "web"]);
+    home.ok(&["image", "snapshot", "apply", "web", "two", "--yes"]);
+    assert_eq!(home.state_of("web"), "running");
+}
+
 #[test]
 fn killed_at_any_moment_the_next_start_goes_on() {
     let home = Home::new();
@@ -152,20 +188,45 @@ fn killed_at_any_moment_the_next_start_goes_on() {
 fn fifty_commands_at_once_on_one_vm() {
     let home = Home::new();
     let file = echo(&home, "web");
-    let verbs: [&[&str]; 4] = [
+    let verbs: [&[&str]; 5] = [
         &["start", &file],
         &["pause", &file],
         &["resume", &file],
+        &["reboot", &file, "--grace", "0"],
         &["stop", &file, "--grace", "0"],
     ];
-    let children: Vec<_> = (0..50).map(|n| home.spawn(verbs[n % 4])).collect();
+    let children: Vec<_> = (0..50).map(|n| home.spawn(verbs[n % 5])).collect();
     for child in children {
         let answer = Answer::from(child.wait_with_output().unwrap());
         assert!(matches!(answer.code, 0 | 1 | 4), "{answer:?}");
         assert!(!answer.err.contains("panicked"), "{answer:?}");
+        assert!(!answer.err.contains("cannot be written"), "{answer:?}");
     }
     home.ok(&["stop", "web", "--grace", "0"]);
     home.ok(&["start", "web", "--wait-ready=>"]);
+    let reboots: Vec<_> = (0..8)
+        .map(|_| home.spawn(&["reboot", "web", "--grace", "0"]))
+        .collect();
+    for child in reboots {
+        Answer::from(child.wait_with_output().unwrap()).is(0);
+    }
+}
+
+/// What a paused VM has printed still counts as of its last start after a reboot that is refused.
+#[test]
+fn a_refused_reboot_forgets_no_boot() {
+    let home = Home::new();
+    let file = echo(&home, "web");
+    home.ok(&["start", &file, "--wait-ready=>"]);
+    let mark = std::fs::read(home.path("state/vms/web/boot")).unwrap();
+    home.ok(&["pause", "web"]);
+    home.run(&["reboot", "web", "--grace", "0"]).is(1);
+    assert_eq!(
+        std::fs::read(home.path("state/vms/web/boot")).unwrap(),
+        mark
+    );
+    home.ok(&["resume", "web"]);
+    home.ok(&["start", "web", "--wait-ready=>", "--time-limit", "10s"]);
 }
 
 /// A guest that dies is seen while it is waited for.
