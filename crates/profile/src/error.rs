@@ -164,6 +164,8 @@ pub(crate) struct Found<'t> {
     /// Beyond [`MOST_KEPT`]: only counted.
     dropped: usize,
     notes: Vec<Note>,
+    /// The file is in libv3m's form.
+    pub original: bool,
 }
 
 impl<'t> Found<'t> {
@@ -178,6 +180,7 @@ impl<'t> Found<'t> {
             problems: Vec::new(),
             dropped: 0,
             notes: Vec::new(),
+            original: false,
         }
     }
 

@@ -36,6 +36,8 @@ pub const MAX_BYTES: usize = 16 << 20;
 pub struct Checked<T> {
     pub value: T,
     pub notes: Vec<Note>,
+    /// The file is in libv3m's form, in which much of what a VM needs is not said.
+    pub original: bool,
 }
 
 /// Reads and checks a cluster file, in TOML or XML. `source` names it in messages.
@@ -63,6 +65,7 @@ pub fn vm(text: &str, source: &str) -> Result<Checked<Vm>, Errors> {
         Some(value) if all.value.is_empty() => Ok(Checked {
             value,
             notes: all.notes,
+            original: all.original,
         }),
         last => {
             let count = all.value.len() + usize::from(last.is_some());
@@ -109,6 +112,7 @@ fn finish<T>(
     match value {
         Some(value) if found.is_clean() => Ok(Checked {
             value,
+            original: found.original,
             notes: found.into_notes(),
         }),
         _ => Err(found.into_errors(source)),

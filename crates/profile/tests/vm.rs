@@ -244,6 +244,55 @@ fn words_of_others_and_other_files() {
 
 /// What a VM boots was not looked at where a disk was wrong, or where a kernel stood beside an order.
 #[test]
+fn the_form_of_libv3m_is_told() {
+    let toml = "name = \"a\"\n[[disk]]\npath = \"a.raw\"\n\
+                [cloud-init]\nuser-data = '''#cloud-config # </profile>'''\n";
+    assert!(!good(toml).original);
+    let old = std::fs::read_to_string("../../examples/libv3m.xml");
+    let xml = old.expect("the example");
+    assert!(good(&xml).original);
+    let inner = xml.find("<profile").expect("a root");
+    let several = format!("<profiles>{}</profiles>", &xml[inner..]);
+    let checked = profile::vms(&several, "a.xml").unwrap_or_else(|e| panic!("{e}"));
+    assert!(checked.original);
+}
+
+#[test]
+fn a_size_of_nothing_is_not_advised() {
+    for memory in ["0", "-5", "0x0"] {
+        let said = wrong(&format!("name = \"a\"\nmemory = {memory}\n"));
+        assert!(!said.contains(&format!("\"{memory}M\"")), "{said}");
+        assert!(said.contains("write memory = \""), "{said}");
+    }
+    let said = wrong("name = \"a\"\nmemory = 10\n");
+    assert!(said.contains("\"10M\" or memory = \"10G\""), "{said}");
+}
+
+#[test]
+fn a_control_character_in_a_text_is_to_be_removed() {
+    let said = wrong("name = \"a\0b\"\n");
+    assert!(
+        said.contains("hint: remove the control character"),
+        "{said}"
+    );
+    let said = wrong("name = \"a\nmemory = \"1G\"\n");
+    assert!(!said.contains("control character"), "{said}");
+}
+
+#[test]
+fn a_file_in_other_words_is_the_same_file() {
+    let disks = |one: &str, two: &str| {
+        format!("name = \"a\"\n[[disk]]\npath = \"{one}\"\n[[disk]]\npath = \"{two}\"\n")
+    };
+    for (one, two) in [("a.raw", "./a.raw"), ("d/./a.raw", "d//a.raw")] {
+        let said = wrong(&disks(one, two));
+        assert!(said.contains("two disks have the file"), "{said}");
+    }
+    // A link may lead elsewhere.
+    good(&disks("a.raw", "d/../a.raw"));
+}
+
+#[test]
 fn one_error_does_not_hide_another() {
     let disk = "[[disk]]\npath = \"http://host/a.raw\"\n";
     let told = wrong(&format!("name = \"a\"\n[boot]\norder = [\"hd\"]\n{disk}"));

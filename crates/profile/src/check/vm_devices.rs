@@ -7,7 +7,7 @@ use crate::model::{Bus, CloudInit, Disk, DiskFormat, Medium};
 use crate::raw::{self, At, Field};
 use api::MiB;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 const FORMATS: [(&str, DiskFormat); 4] = [
     ("raw", DiskFormat::Raw),
@@ -45,7 +45,10 @@ pub(super) fn disks(vm: &raw::Vm, found: &mut Found<'_>) -> Option<Vec<Disk>> {
             continue;
         };
         let place = raw.path.given().map_or(&raw.place, |at| &at.span);
-        let shared = paths.insert(disk.path.clone(), (place.clone(), disk.read_only));
+        // `./a.raw` is `a.raw`; what `..` leads to, only the host can tell.
+        let steps = disk.path.components();
+        let same: PathBuf = steps.filter(|step| *step != Component::CurDir).collect();
+        let shared = paths.insert(same, (place.clone(), disk.read_only));
         if let Some((first, read_only)) = shared
             && !(read_only && disk.read_only)
         {

@@ -127,7 +127,12 @@ fn advice(message: &str, text: &str, span: &Span) -> Option<String> {
     // A list that is not closed swallows the headers and keys below it.
     let swallowed = before.starts_with('[') || after.trim_start_matches(' ').starts_with('=');
     let list = "is a list above not closed? A list ends with ]";
-    let advice = if message.starts_with(DUPLICATE) {
+    let first = text.get(span.start..).and_then(|rest| rest.chars().next());
+    let control = first.is_some_and(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
+    // Not in place of a key: that is no text at all.
+    let advice = if control && !message.contains("key") {
+        "remove the control character"
+    } else if message.starts_with(DUPLICATE) {
         let key = text.get(span.clone()).unwrap_or_default();
         if before.ends_with('[') && ["group", "disk", "nic", "numa", "node"].contains(&key) {
             return Some(format!(

@@ -73,8 +73,12 @@ impl Reader<'_, '_> {
         };
         let hint = match (wanted, value.get_ref()) {
             _ if self.form == Form::Xml => format!("write {}", section.example(key)),
+            // Nothing, or less, is no size either.
             ("a text", DeValue::Integer(_))
-                if short && matches!(key, "memory" | "size" | "disk") =>
+                if short
+                    && written.contains(|c| matches!(c, '1'..='9'))
+                    && !written.starts_with('-')
+                    && matches!(key, "memory" | "size" | "disk") =>
             {
                 format!("write {key} = \"{written}M\" or {key} = \"{written}G\"")
             }

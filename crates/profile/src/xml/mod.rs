@@ -39,8 +39,14 @@ pub(crate) fn vms<'t>(text: &'t str, found: &mut Found<'t>) -> Vec<raw::Vm> {
                 found,
             )]
         }
-        "profile" => vec![libv3m::profile(root, found)],
-        "profiles" => libv3m::profiles(root, found),
+        "profile" => {
+            found.original = true;
+            vec![libv3m::profile(root, found)]
+        }
+        "profiles" => {
+            found.original = true;
+            libv3m::profiles(root, found)
+        }
         "cluster" => {
             crate::form::not_a_vm(name_span(root), found);
             Vec::new()
