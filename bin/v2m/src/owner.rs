@@ -25,7 +25,12 @@ pub fn of_number(number: u32) -> Option<Owner> {
 
 /// Is this the id of a VM?
 pub fn is_vms(id: u32) -> bool {
-    (FIRST..0x7fff_ffff).contains(&id)
+    v3m_qemu::is_no_accounts(id) && id >= FIRST
+}
+
+/// Is this the id of a cluster?
+fn is_clusters(id: u32) -> bool {
+    v3m_qemu::is_no_accounts(id) && id < FIRST
 }
 
 /// Whom the VM has to run as because its writable disks are somebody's; none: they are root's, a VM's, or not there yet.
@@ -36,6 +41,15 @@ pub fn of_disks(vm: &Vm) -> Result<Option<Owner>> {
             continue;
         };
         let user = metadata.uid();
+        if metadata.is_file() && is_clusters(user) {
+            let message = format!(
+                "VM {} cannot have {}: it is a cluster's (user {user})",
+                vm.name,
+                disk.path.display()
+            );
+            let hint = "give the VM a disk of its own; if that cluster is gone: chown root it";
+            return Err(Failure::new(Code::Usage, message).hint(hint).into());
+        }
         // A device is opened with its group's rights or not at all; it is never given away.
         if !metadata.is_file() || user == 0 || is_vms(user) || !v3m_qemu::can_become(user) {
             continue;

@@ -117,6 +117,47 @@ fn a_disk_that_is_a_link_starts_and_goes() {
     assert_eq!(metadata.uid(), geteuid().as_raw(), "it is given back");
 }
 
+/// The ids of clusters are below those of VMs, and no account has them either.
+#[test]
+fn a_clusters_disk_makes_no_vm_the_clusters() {
+    if !has_users() {
+        return;
+    }
+    let home = Home::new();
+    home.file("echo.raw", boot_sector(ECHO));
+    lchown(home.path("echo.raw"), Some(0x7000_0001), Some(0x7000_0001)).unwrap();
+    let file = vm(&home, "web", &["path = \"echo.raw\""]);
+    home.run(&["start", &file]).is(2).says("it is a cluster's");
+    let metadata = fs::metadata(home.path("echo.raw")).unwrap();
+    assert_eq!(metadata.uid(), 0x7000_0001);
+}
+
+#[test]
+fn a_refused_start_takes_no_disk_from_a_vm_that_runs() {
+    if !has_users() {
+        return;
+    }
+    let home = Home::new();
+    home.file("mine.raw", boot_sector(ECHO));
+    home.file("echo.raw", boot_sector(ECHO));
+    let first = vm(&home, "first", &["path = \"echo.raw\""]);
+    let second = vm(
+        &home,
+        "second",
+        &["path = \"mine.raw\"", "path = \"echo.raw\""],
+    );
+    let owner = |disk: &str| fs::metadata(home.path(disk)).unwrap().uid();
+    home.ok(&["start", &first, "--wait-ready=>"]);
+    let firsts = owner("echo.raw");
+    home.run(&["start", &second]).is(1).says("is in use by");
+    assert_eq!((owner("echo.raw"), owner("mine.raw")), (firsts, 0));
+    assert_eq!(home.state_of("first"), "running");
+    // Of one that does not run it is taken.
+    home.ok(&["stop", "first", "--grace", "0"]);
+    home.ok(&["start", &second]);
+    assert_ne!(owner("echo.raw"), firsts);
+}
+
 #[test]
 fn qemu_has_the_users_own_group_and_never_roots() {
     if !has_users() {

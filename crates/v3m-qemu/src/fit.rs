@@ -237,9 +237,13 @@ pub fn in_use(said: &str) -> Option<String> {
     // `Failed to get "write" lock`, then on a line of its own `Is another process using the image [/path]?`
     let at = said.find("Is another process using the image [")?;
     let path = said[at..].split_once('[')?.1.split_once("]?")?.0;
-    Some(format!(
+    Some(is_in_use(&path))
+}
+
+pub fn is_in_use(path: &dyn std::fmt::Display) -> String {
+    format!(
         "{path} is in use by another VM or program; stop that one first, or give this VM a disk of its own"
-    ))
+    )
 }
 
 #[cfg(test)]

@@ -84,6 +84,17 @@ pub fn spawn(
     }
     let uefi = furnish(home, vm, owner, new_disk)?;
     let writable = |disk: &&Disk| !disk.read_only && disk.medium == Medium::Disk;
+    if let Some((uid, _)) = owner {
+        // All of them first: a start that is refused takes nothing from who has it.
+        for disk in vm.disks.iter().filter(writable) {
+            if taken(&disk.path, uid).map_err(at(&disk.path))? {
+                return Err(Error::StartFailed {
+                    name: home.name.clone(),
+                    reason: crate::fit::is_in_use(&disk.path.display()),
+                });
+            }
+        }
+    }
     for disk in vm.disks.iter().filter(writable) {
         give(&disk.path, owner)?;
     }
@@ -273,6 +284,28 @@ fn give(path: &Path, owner: Option<Owner>) -> Result<()> {
     given(path, owner, |user| {
         user == 0 || crate::owner::is_no_accounts(user)
     })
+}
+
+/// Is this disk another user's, and does a QEMU have it open? QEMU says which access it has and shares by locks on single
+/// bytes from 100 on (QEMU, `block/file-posix.c`: `RAW_LOCK_PERM_BASE`, `RAW_LOCK_SHARED_BASE`).
+fn taken(path: &Path, uid: u32) -> io::Result<bool> {
+    let place = Place::found(path)?;
+    let found = place.handle()?.metadata()?;
+    if !found.is_file() || found.uid() == uid {
+        // Nothing is given away, and QEMU itself looks.
+        return Ok(false);
+    }
+    let file = place.open(false)?;
+    // SAFETY: a struct of integers, for which all zeros are valid.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    (lock.l_start, lock.l_len) = (100, 200);
+    // SAFETY: an open descriptor and a valid struct, which the kernel fills in.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) } {
+        0 => Ok(lock.l_type != libc::F_UNLCK as libc::c_short),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn given(path: &Path, owner: Option<Owner>, from: impl Fn(u32) -> bool) -> Result<()> {
