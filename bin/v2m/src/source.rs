@@ -7,6 +7,9 @@ use profile::{Boot, Checked, Note, Vm};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+/// What `terminal::file::read` calls standard input.
+const STDIN: &str = "<stdin>";
+
 /// What a person named: a VM that was created, or a profile.
 pub enum Target {
     Vm(Name),
@@ -60,7 +63,9 @@ pub fn read_all(path: &Path) -> Result<Read> {
     let (bytes, name) = terminal::file::read(path)?;
     let mut read = of_bytes(&bytes, &name)?;
     let directory = directory(path)?;
-    read.file = PathBuf::from(path.to_string_lossy().as_ref());
+    if path != Path::new("-") {
+        read.file = PathBuf::from(path.to_string_lossy().as_ref());
+    }
     for vm in &mut read.vms {
         resolve(vm, &directory);
     }
@@ -84,14 +89,20 @@ pub fn of_bytes(bytes: &[u8], name: &str) -> Result<Read> {
     if checked.value.is_empty() {
         return Err(Failure::new(Code::Usage, format!("{name} holds no profile")).into());
     }
-    // The roots of its two forms; today's XML has another.
-    let has = |what: &[u8]| bytes.windows(what.len()).any(|w| w == what);
     Ok(Read {
         file: PathBuf::from(name),
         vms: checked.value,
         notes: checked.notes,
-        original: has(b"</profile>") || has(b"</profiles>"),
+        original: checked.original,
     })
+}
+
+/// A profile's file for a record. Standard input is no file, and keeps its name.
+pub fn recorded(file: &Path) -> std::io::Result<PathBuf> {
+    match file == Path::new(STDIN) {
+        true => Ok(file.to_owned()),
+        false => std::path::absolute(file),
+    }
 }
 
 fn directory(path: &Path) -> Result<PathBuf> {

@@ -181,7 +181,7 @@ impl Vms {
         };
         let mut record = Record {
             vm,
-            profile: std::path::absolute(profile)?,
+            profile: crate::source::recorded(profile)?,
             number,
             owner: None,
             // An earlier profile's, too.

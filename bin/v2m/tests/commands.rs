@@ -184,3 +184,31 @@ fn what_is_refused_changes_nothing() {
         assert!(after == before, "{case:?} changed something");
     }
 }
+
+#[test]
+fn a_profile_that_is_not_in_the_file_is_told_with_those_that_are() {
+    let home = Home::new();
+    let one = |name: &str| {
+        format!(
+            "<profile><name>{name}</name><type>Qemu</type><image size=\"500\">/a/{name}.img</image></profile>"
+        )
+    };
+    home.file(
+        "all.xml",
+        format!("<profiles>{}{}</profiles>", one("p1"), one("p2")),
+    );
+    let answer = home
+        .run(&["convert", "--to", "toml", "all.xml", "--vm", "p3"])
+        .is(2);
+    answer.says("all.xml holds no profile p3").says("p1, p2");
+    home.ok(&["convert", "--to", "toml", "all.xml", "--vm", "p2"]);
+}
+
+#[test]
+fn a_profile_of_standard_input_is_recorded_as_that() {
+    let home = Home::new();
+    let mut command = home.command(&["create", "-"]);
+    command.stdin(std::fs::File::open(home.path(&home.fake("web"))).unwrap());
+    kit::Answer::from(command.output().unwrap()).is(0);
+    assert_eq!(home.json(&["status", "web"])["profile"], "<stdin>");
+}

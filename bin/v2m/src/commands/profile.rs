@@ -56,8 +56,18 @@ pub fn convert(file: &Path, to: To, only: Option<&Name>) -> Result<Code> {
     let (bytes, name) = terminal::file::read(file)?;
     let errors = match profile::vms_bytes(&bytes, &name) {
         Ok(mut checked) => {
-            let wanted = |vm: &Vm| only.is_none_or(|only| *only == vm.name);
-            checked.value.retain(wanted);
+            if let Some(only) = only {
+                let there: Vec<_> = checked.value.iter().map(|vm| vm.name.clone()).collect();
+                if !there.is_empty() && !there.contains(only) {
+                    let names: Vec<_> = there.iter().map(Name::as_str).collect();
+                    let message = format!("{name} holds no profile {only}");
+                    let failure = Failure::new(Code::Usage, message);
+                    return Err(failure
+                        .hint(format!("it holds {}", names.join(", ")))
+                        .into());
+                }
+                checked.value.retain(|vm| *only == vm.name);
+            }
             return vm(&checked.value, &name, to);
         }
         Err(errors) => errors,
@@ -75,7 +85,7 @@ pub fn convert(file: &Path, to: To, only: Option<&Name>) -> Result<Code> {
 fn vm(vms: &[Vm], name: &str, to: To) -> Result<Code> {
     let [vm] = vms else {
         let message = match vms {
-            [] => format!("{name} holds no such profile"),
+            [] => format!("{name} holds no profile"),
             several => format!(
                 "{name} has {} profiles, and a file of today's has one",
                 several.len()
