@@ -258,9 +258,14 @@ fn converted(
     })
 }
 
-/// Looks for damage. A raw image has no structure that could be damaged.
+/// Looks for damage. A raw image has no structure that could be damaged. What the image stands on has to be there.
 pub fn check(path: &Path, format: DiskFormat) -> Result<()> {
-    checked(&Image::open(path, format)?.0, format)
+    let (image, header) = Image::open(path, format)?;
+    // Said with its cure, and not in QEMU's words.
+    if header.external && format == DiskFormat::Qcow2 {
+        chain(path, format)?;
+    }
+    checked(&image, format)
 }
 
 fn checked(image: &Image, format: DiskFormat) -> Result<()> {

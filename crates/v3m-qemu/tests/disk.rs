@@ -132,6 +132,10 @@ fn overlays_stand_on_their_base() {
     assert!(fs::read(&flat).unwrap() == fs::read(&base).unwrap());
     assert!(disk::overlay(&dir.path().join("x"), &dir.path().join("none"), Raw, None).is_err());
     assert!(!dir.path().join("x").exists());
+    disk::check(&second, Qcow2).unwrap();
+    fs::remove_file(&base).unwrap();
+    let error = disk::check(&second, Qcow2).unwrap_err().to_string();
+    assert!(error.contains("bring it back, or"), "{error}");
 }
 
 #[test]

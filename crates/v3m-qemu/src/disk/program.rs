@@ -159,7 +159,16 @@ impl Image {
             let line = line.unwrap_or("qemu-img failed without a word");
             line.trim_start_matches("qemu-img: ").to_owned()
         });
-        Err(refused(&self.shown, &reason))
+        Err(refused(&self.shown, &about(&self.shown, &reason)))
+    }
+}
+
+/// The message begins with the image's name: what is said of the image itself does not say it again.
+fn about(shown: &Path, reason: &str) -> String {
+    let name = shown.display().to_string();
+    match reason.strip_prefix(&name) {
+        Some(rest) if rest.starts_with(" is ") => format!("it{rest}"),
+        _ => reason.to_owned(),
     }
 }
 
