@@ -51,7 +51,8 @@ fn an_image_in_use_is_told_and_its_vm_goes_on() {
     ] {
         let answer = home.run(command);
         if command[1] != "check" {
-            answer.is(1).says("in use by another VM");
+            let said = answer.is(1).says("in use by another VM").err;
+            assert_eq!(said.matches("shared.raw").count(), 1, "{said}");
         }
     }
     assert_eq!(home.json(&["status", "one"])["pid"], pid);
@@ -227,26 +228,40 @@ fn a_replaced_vm_keeps_its_firmwares_variables_and_its_consoles_past() {
     assert_eq!(tree(&home.path("state/run")), Vec::<PathBuf>::new());
 }
 
-/// Kills v2m at 60 moments of its work on one VM. After each: at most one QEMU, which the next command finds; what was
+/// How many snapshots the VM has.
+fn snapshots(home: &Home) -> usize {
+    let list = home.json(&["image", "snapshot", "list", "web"]);
+    list["snapshots"].as_array().map_or(0, Vec::len)
+}
+
+/// Kills v2m at 80 moments of its work on one VM. After each: at most one QEMU, which the next command finds; what was
 /// killed can be done again.
 #[test]
 fn killed_at_any_moment_of_any_command() {
     let home = Home::new();
-    let file = echo(&home, "web");
-    let commands: [&[&str]; 6] = [
+    let file = with(
+        &home,
+        "web",
+        "[[disk]]\npath = \"own.qcow2\"\nformat = \"qcow2\"\nsize = \"8M\"\n",
+    );
+    let commands: [&[&str]; 10] = [
         &["create", &file],
         &["start", &file],
+        &["reboot", "web", "--grace", "0"],
+        &["image", "snapshot", "create", "web", "one"],
         &["pause", "web"],
         &["resume", "web"],
+        &["image", "snapshot", "apply", "web", "one", "--yes"],
+        &["image", "snapshot", "delete", "web", "one"],
         &["stop", "web", "--grace", "0"],
         &["destroy", "web", "--yes"],
     ];
     // A linear congruential generator (Numerical Recipes): the same moments each time.
     let mut random = 1u32;
-    for round in 0..60 {
+    for round in 0..80 {
         let command = commands[round % commands.len()];
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let longest = if command[0] == "start" {
+        let longest = if matches!(command[0], "start" | "image") {
             90_000
         } else {
             25_000
@@ -262,11 +277,20 @@ fn killed_at_any_moment_of_any_command() {
             processes(&home)
         );
         let again = home.run(command);
-        assert!(matches!(again.code, 0 | 4), "{command:?}: {again:?}");
+        // What QEMU was told, it may have done by now, or do meanwhile.
+        match command.get(2) {
+            Some(&"create") if again.code == 1 => drop(again.says("already")),
+            Some(&"delete") if again.code == 1 => drop(again.says("no snapshot")),
+            _ => assert!(matches!(again.code, 0 | 4), "{command:?}: {again:?}"),
+        }
+        if command[0] == "image" {
+            let wanted = usize::from(command[2] != "delete");
+            assert_eq!(snapshots(&home), wanted, "{command:?}");
+        }
         let running = processes(&home);
         let wanted = match command[0] {
             "create" => "defined",
-            "start" | "resume" => "running",
+            "start" | "reboot" | "resume" | "image" => "running",
             "pause" => "paused",
             "stop" => "stopped",
             _ => "",
