@@ -292,9 +292,9 @@ impl Vms {
         text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// Removes a VM, with the disks that v2m made for it if they are to go; returns these. Disks that were root's are root's
-    /// again.
-    pub async fn destroy(&self, record: &Record, disks: bool) -> Result<Vec<PathBuf>> {
+    /// Removes a VM; `disks`: with those that v2m made for it and that no VM has but these, which are returned. Disks that were
+    /// root's are root's again.
+    pub async fn destroy(&self, record: &Record, disks: Option<&[Name]>) -> Result<Vec<PathBuf>> {
         let name = &record.vm.name;
         let _one = self.lock(name).await?;
         let driver = self.driver(record)?;
@@ -305,8 +305,8 @@ impl Vms {
         // What is written there now: a start may have made disks since it was asked for.
         let record = self.find(name)?.unwrap_or_else(|| record.clone());
         let gone = match disks {
-            true => self.remove_made(&record)?,
-            false => Vec::new(),
+            Some(with) => self.remove_made(&record, with)?,
+            None => Vec::new(),
         };
         for disk in &record.vm.disks {
             self.give_back(&record, disk);

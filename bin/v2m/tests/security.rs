@@ -240,6 +240,19 @@ fn disks_that_another_vm_has_stay() {
 }
 
 #[test]
+fn a_disk_that_only_removed_vms_have_goes_with_the_last() {
+    let home = Home::new();
+    let new = "path = \"new.raw\"\nsize = \"1M\"";
+    let (a, b) = (vm(&home, "a", &[new]), vm(&home, "b", &[new]));
+    home.ok(&["create", &b]);
+    home.ok(&["start", &a]);
+    let dry = home.json(&["destroy", "a", "b", "--disks", "--dry-run"]);
+    assert_eq!(dry["disks"].as_array().unwrap().len(), 1, "{dry}");
+    home.ok(&["destroy", "a", "b", "--disks", "--yes"]);
+    assert!(!home.path("new.raw").exists());
+}
+
+#[test]
 fn disks_that_a_profile_no_longer_names_stay_with_who_has_them() {
     let home = Home::new();
     let disk = |name: &str| format!("path = \"{name}\"\nsize = \"1M\"");

@@ -67,10 +67,12 @@ pub fn destroy(context: &Context, args: &Destroy) -> Result<Code> {
         let names = records.iter().map(|r| r.vm.name.to_string());
         names.collect()
     };
+    // What no others but these have may go with them.
+    let mut with: Vec<_> = records.iter().map(|r| r.vm.name.clone()).collect();
     let names = named(&records).join(", ");
     let mut disks: Vec<PathBuf> = Vec::new();
     for record in records.iter().filter(|_| args.disks) {
-        let (going, staying) = vms.going(record)?;
+        let (going, staying) = vms.going(record, &with)?;
         disks.extend(going);
         staying.iter().for_each(|word| context.say(word));
     }
@@ -90,19 +92,24 @@ pub fn destroy(context: &Context, args: &Destroy) -> Result<Code> {
         }
         let runtime = small_runtime()?;
         disks.clear();
-        records.retain(
-            |record| match runtime.block_on(vms.destroy(record, args.disks)) {
+        // Whose disks others have goes last: one of these that cannot be removed keeps them.
+        records.sort_by_key(|record| !record.made.is_empty());
+        records.retain(|record| {
+            let disks_too = args.disks.then_some(with.as_slice());
+            match runtime.block_on(vms.destroy(record, disks_too)) {
                 Ok(gone) => {
                     context.say(format!("{} is removed", record.vm.name));
                     disks.extend(gone);
                     true
                 }
                 Err(error) => {
+                    with.retain(|name| *name != record.vm.name);
                     failures.push(error);
                     false
                 }
-            },
-        );
+            }
+        });
+        records.sort_by(|a, b| a.vm.name.cmp(&b.vm.name));
     }
     if context.json() {
         let removed = named(&records);

@@ -4,17 +4,18 @@ use super::Vms;
 use crate::owner;
 use crate::record::{Made, Record};
 use anyhow::{Context as _, Result};
+use api::Name;
 use files::{Identity, Place};
 use profile::Disk;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 impl Vms {
-    /// The disks that `destroy --disks` removes with this VM, and why others that were made for it stay.
-    pub fn going(&self, record: &Record) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    /// The disks that `destroy --disks` of all of these removes with this VM, and why others that were made for it stay.
+    pub fn going(&self, record: &Record, with: &[Name]) -> Result<(Vec<PathBuf>, Vec<String>)> {
         let (mut going, mut staying) = (Vec::new(), Vec::new());
         for made in &record.made {
-            match self.stays(record, made)? {
+            match self.stays(record, with, made)? {
                 None => going.push(made.path.clone()),
                 // It is gone already.
                 Some(why) if why.is_empty() => {}
@@ -24,7 +25,7 @@ impl Vms {
         Ok((going, staying))
     }
 
-    fn stays(&self, record: &Record, made: &Made) -> Result<Option<String>> {
+    fn stays(&self, record: &Record, with: &[Name], made: &Made) -> Result<Option<String>> {
         let found = match identity(Place::of(&made.path)) {
             Ok(found) => found,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Some(String::new())),
@@ -34,7 +35,7 @@ impl Vms {
             return Ok(Some("it is another file than v2m made".to_owned()));
         }
         for other in self.all()? {
-            if other.vm.name == record.vm.name {
+            if other.vm.name == record.vm.name || with.contains(&other.vm.name) {
                 continue;
             }
             if other.damaged.is_some() {
@@ -58,8 +59,8 @@ impl Vms {
     }
 
     /// Removes them.
-    pub(super) fn remove_made(&self, record: &Record) -> Result<Vec<PathBuf>> {
-        let (going, _) = self.going(record)?;
+    pub(super) fn remove_made(&self, record: &Record, with: &[Name]) -> Result<Vec<PathBuf>> {
+        let (going, _) = self.going(record, with)?;
         for path in &going {
             files::remove(path).with_context(|| format!("{} cannot be removed", path.display()))?;
             v3m_qemu::disk::sweep_beside(path);
