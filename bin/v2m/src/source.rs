@@ -3,7 +3,7 @@
 use crate::exit::{Code, Failure};
 use anyhow::{Context as _, Result};
 use api::Name;
-use profile::{Boot, Checked, Note, Vm};
+use profile::{Boot, Note, Vm};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
@@ -33,19 +33,6 @@ pub fn target(text: impl AsRef<OsStr>, is_there: impl Fn(&Name) -> bool) -> Resu
         ),
         _ => Ok(Target::Profile(path.to_owned())),
     }
-}
-
-/// The one profile in a file, as it stands there.
-pub fn as_written(path: &Path) -> Result<Checked<Vm>> {
-    let (bytes, name) = terminal::file::read(path)?;
-    Ok(profile::vm_bytes(&bytes, &name)?)
-}
-
-/// The one profile in a file, ready for a driver.
-pub fn read(path: &Path) -> Result<Vm> {
-    let mut vm = as_written(path)?.value;
-    resolve(&mut vm, &directory(path)?);
-    Ok(vm)
 }
 
 /// All profiles of a file.

@@ -353,13 +353,19 @@ fn an_installation_from_a_cd() {
         .is(1)
         .says("v2m did not make it");
     std::fs::remove_file(home.path("web.raw")).unwrap();
-    home.ok(&["create_image_from_cdrom", "web.toml", "--detach"]);
+    home.ok(&["create_image_from_cdrom", "web.toml", "--detach", "-v"])
+        .says("note: ")
+        .says("web boots from its CD");
     home.ok(&["start", "web.toml", "--wait-ready=>", "--time-limit", "60s"]);
     let log = std::fs::read_to_string(home.path("state/run/web/console.log")).unwrap();
     assert!(log.contains("Booting from DVD/CD"), "{log}");
     // Again, with the console: its input ends at once.
     home.ok(&["web.toml", "--create-vm-image-from-cdrom"])
+        .says("web runs already")
         .says("attached to web");
+    home.ok(&["stop", "web", "--grace", "0"]);
+    home.ok(&["create-image-from-cdrom", "web.toml", "--detach"])
+        .says("web boots from its disk, or from its CD");
     home.ok(&["stop", "web", "--grace", "0"]);
     // What the installer wrote is booted.
     let disk = home.path("web.raw");

@@ -14,8 +14,17 @@ use terminal::small_runtime;
 
 pub fn run(context: &Context, args: &Install) -> Result<Code> {
     let file = &args.file.file;
-    let vm = source::read(file)?;
+    let read = source::read_all(file)?;
     let usage = |message: String, hint: &str| Failure::new(Code::Usage, message).hint(hint);
+    let [vm] = read.vms.as_slice() else {
+        let message = format!("{} has several VMs", read.file.display());
+        return Err(usage(
+            message,
+            "one is installed at a time: give it a file of its own",
+        )
+        .into());
+    };
+    context.filled_in(&read);
     let name = vm.name.clone();
     if matches!(vm.boot, Boot::Kernel { .. }) {
         let message = format!("VM {name} boots a kernel of the host's: its CD would not be used");
@@ -47,13 +56,22 @@ pub fn run(context: &Context, args: &Install) -> Result<Code> {
         let message = format!("how large is {} to be?", disk.path.display());
         return Err(usage(message, "give the disk a size in the profile").into());
     }
+    let is_new = !disk.path.exists();
     let runtime = small_runtime()?;
-    runtime.block_on(async {
-        vms.create(for_install(&vm), file, true, false).await?;
-        vms.start(&vms.record(&name)?).await
+    let before = runtime.block_on(async {
+        vms.create(for_install(vm), &read.file, true, false).await?;
+        let record = vms.record(&name)?;
+        let before = vms.status(&record).await?.state;
+        vms.start(&record).await?;
+        anyhow::Ok(before)
     })?;
     let record = vms.record(&name)?;
-    context.say(format!("{name} boots from its CD"));
+    context.say(match (before.is_live(), is_new) {
+        (true, _) => format!("{name} runs already"),
+        (false, true) => format!("{name} boots from its CD"),
+        // The firmware looks at the disk first.
+        (false, false) => format!("{name} boots from its disk, or from its CD if that is empty"),
+    });
     if args.detach {
         context.say(format!("see it with: v2m console {name}"));
         return Ok(Code::Ok);
