@@ -32,7 +32,8 @@ const KILLED: Duration = Duration::from_secs(30);
 pub struct Options {
     /// As root: the user and group that QEMU runs as. The directories above the VM's files must let that user pass.
     /// Writable disks of root's and channel logs become that user's; disks of another user's are refused, and so is the
-    /// user or group root. As an ordinary user it changes nothing.
+    /// user or group root. As an ordinary user it changes nothing. None: QEMU runs as its caller; as root that is root,
+    /// with all its rights, and a guest that breaks out of QEMU has them: give an owner there.
     pub owner: Option<(u32, u32)>,
 }
 
