@@ -300,6 +300,12 @@ fn killed_at_any_moment_of_any_command() {
             assert_eq!(tree(&home.path("state/vms")), Vec::<PathBuf>::new());
             assert_eq!(tree(&home.path("state/run")), Vec::<PathBuf>::new());
         } else {
+            if command[0] == "image" {
+                // What was killed has told QEMU to save or load: the guest stands still until that is done.
+                until("the guest goes on", || {
+                    (home.state_of("web") == wanted).then_some(())
+                });
+            }
             let status = home.json(&["status", "web"]);
             assert_eq!(status["state"], wanted, "{command:?}");
             let pid = status["pid"].as_u64().map(|pid| pid as u32);
