@@ -6,7 +6,7 @@ use spread::limit::Limit;
 use spread::receive::{self, Options};
 use spread::send::{self, Host, State};
 use spread::sign::Signer;
-use spread::source::{self, From};
+use spread::source::{self, From, Source};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,6 +56,13 @@ impl Place {
         self.path(name)
     }
 
+    /// What is sent of this file.
+    fn source(&self, file: &Path, from: From) -> Source {
+        let memory = self.path("memory");
+        let opened = source::open(file, "disk.raw", self.signer.clone(), &memory, 2, from);
+        opened.unwrap().unwrap()
+    }
+
     fn options(&self, name: &str) -> Options {
         Options {
             into: self.path(name),
@@ -77,17 +84,7 @@ impl Place {
     }
 
     async fn send(&self, file: &Path, hosts: Vec<(String, SocketAddr)>) -> Vec<Host> {
-        let memory = self.path("memory");
-        let source = source::open(
-            file,
-            "disk.raw",
-            self.signer.clone(),
-            &memory,
-            2,
-            From::Nothing,
-        )
-        .unwrap()
-        .unwrap();
+        let source = self.source(file, From::Nothing);
         let options = send::Options {
             hosts,
             chains: 1,
@@ -293,16 +290,7 @@ async fn a_receiver_that_comes_back_goes_on_where_it_was() {
     let place = Place::new();
     let file = place.file("source", 40);
     let (address, first) = place.receiver("a").await;
-    let source = source::open(
-        &file,
-        "disk.raw",
-        place.signer.clone(),
-        &place.path("memory"),
-        2,
-        From::Nothing,
-    )
-    .unwrap()
-    .unwrap();
+    let source = place.source(&file, From::Nothing);
     let options = send::Options {
         hosts: vec![("a".to_owned(), address)],
         chains: 1,
@@ -339,16 +327,7 @@ async fn a_file_that_changes_meanwhile_is_not_sent() {
     let place = Place::new();
     let file = place.file("source", 100);
     let (address, _task) = place.receiver("a").await;
-    let source = source::open(
-        &file,
-        "disk.raw",
-        place.signer.clone(),
-        &place.path("memory"),
-        2,
-        From::Nothing,
-    )
-    .unwrap()
-    .unwrap();
+    let source = place.source(&file, From::Nothing);
     let options = send::Options {
         hosts: vec![("a".to_owned(), address)],
         chains: 1,
@@ -441,17 +420,13 @@ async fn the_next_version_is_made_from_the_one_before() {
     bytes[30 << 20..32 << 20].fill(0);
     bytes.extend([9; 100_000]);
     std::fs::write(&file, &bytes).unwrap();
-    let open = |from| {
-        let memory = place.path("memory");
-        source::open(&file, "disk.raw", place.signer.clone(), &memory, 2, from).unwrap()
-    };
     let options = |hosts| send::Options {
         hosts,
         chains: 1,
         patience: Duration::from_millis(300),
         limit: None,
     };
-    let source = open(From::Version).unwrap();
+    let source = place.source(&file, From::Version);
     let hosts = vec![a.clone(), ("b".to_owned(), b)];
     let report = send::send(source.transfer.clone(), options(hosts), |_| {})
         .await
@@ -463,7 +438,7 @@ async fn the_next_version_is_made_from_the_one_before() {
     assert!(std::fs::read(place.path("a/disk.raw")).unwrap() == bytes);
     assert!(!place.path("b/disk.raw").exists());
     // Once more: it is remembered.
-    let source = open(From::Version).unwrap();
+    let source = place.source(&file, From::Version);
     let again = send::send(source.transfer.clone(), options(vec![a]), |_| {})
         .await
         .unwrap();
@@ -477,16 +452,7 @@ async fn a_child_that_is_further_than_its_parent_hears_from_it() {
     let place = Place::new();
     let file = place.file("source", 40);
     let (a, _task) = place.receiver("a").await;
-    let source = source::open(
-        &file,
-        "disk.raw",
-        place.signer.clone(),
-        &place.path("memory"),
-        2,
-        From::Nothing,
-    )
-    .unwrap()
-    .unwrap();
+    let source = place.source(&file, From::Nothing);
     let id = source.transfer.header.id;
     let options = send::Options {
         hosts: vec![("a".to_owned(), a)],
