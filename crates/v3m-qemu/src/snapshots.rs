@@ -118,7 +118,7 @@ impl QemuDriver {
         let state = self.existing(name).await?;
         let tag = snapshot.as_str().to_owned();
         match state {
-            State::Running | State::Paused => self.live(name, &tag, what, state).await,
+            State::Running | State::Paused => self.live(name, &tag, what).await,
             State::Defined | State::Stopped => {
                 drop(lock);
                 self.blocking(name, move |_, home| offline(home, &tag, what))
@@ -139,7 +139,18 @@ impl QemuDriver {
         }
     }
 
-    async fn live(&self, name: &Name, tag: &str, what: What, state: State) -> Result<()> {
+    async fn live(&self, name: &Name, tag: &str, what: What) -> Result<()> {
+        let home = self.home(name);
+        let mut qmp = self.connect(&home, ANSWER).await?;
+        // What a killed command has told QEMU to do is done first; until then the guest stands still without being paused,
+        // and the list of snapshots is not what it will be.
+        let (running, broken) = tokio::time::timeout(JOB, settled(&mut qmp))
+            .await
+            .map_err(|_| failed(name, format!("QEMU has been busy for {JOB:?}")))?
+            .map_err(|e| failed(name, e))?;
+        if let Some(why) = broken {
+            return Err(self.halfway(name, "a snapshot", &failed(name, why)).await);
+        }
         let list = Snapshots::list(self, name).await?;
         let snapshot = list.iter().find(|s| s.name == tag);
         match (what, snapshot) {
@@ -159,7 +170,6 @@ impl QemuDriver {
             }
             _ => {}
         }
-        let home = self.home(name);
         let vm = home.vm()?.ok_or_else(|| Error::NoSuchVm(name.clone()))?;
         if let (What::Apply, Some(found)) = (what, snapshot) {
             machine::fits(&home, &vm, found)?;
@@ -172,7 +182,6 @@ impl QemuDriver {
         if what != What::Delete {
             mark(&home.file("paused"))?;
         }
-        let mut qmp = self.connect(&home, ANSWER).await?;
         let job = format!("oscarv-{}-{}", std::process::id(), what.command());
         let mut arguments = json!({"job-id": job, "tag": tag, "devices": nodes});
         if what != What::Delete {
@@ -197,14 +206,14 @@ impl QemuDriver {
             return machine::forget(&home, tag);
         }
         // A save leaves the guest as it was; a load, as it was when it was saved.
-        let before = match state {
-            State::Running => "cont",
-            _ => "stop",
+        let before = match running {
+            true => "cont",
+            false => "stop",
         };
         qmp.execute(before, json!({}))
             .await
             .map_err(|e| failed(name, e))?;
-        if state == State::Running {
+        if running {
             // From here on a guest that stands still could not go on.
             remove(&home.file("paused"))?;
         }
@@ -233,6 +242,27 @@ impl QemuDriver {
             format!("its disks are as in {tag}, its memory could not be loaded ({why}), {then}"),
         )
     }
+}
+
+/// Waits until QEMU has no job of an earlier command: does the guest run, and why did such a load fail?
+async fn settled(qmp: &mut Qmp<UnixStream>) -> std::result::Result<(bool, Option<String>), String> {
+    let text = |e: crate::qmp::Error| e.to_string();
+    let mut broken = None;
+    let jobs = qmp.execute("query-jobs", json!({})).await.map_err(text)?;
+    for job in jobs.as_array().into_iter().flatten() {
+        let Some(id) = job["id"].as_str().filter(|id| id.starts_with("oscarv-")) else {
+            continue;
+        };
+        // Other errors were for whoever had asked.
+        if let (Err(why), true) = (
+            concluded(qmp, id).await,
+            id.ends_with(What::Apply.command()),
+        ) {
+            broken = Some(why);
+        }
+    }
+    let status = qmp.execute("query-status", json!({})).await.map_err(text)?;
+    Ok((status["running"] == true, broken))
 }
 
 /// Waits for a job's end, by its events, and takes its result.

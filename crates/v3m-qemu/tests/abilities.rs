@@ -6,6 +6,7 @@ mod guests;
 use api::{MiB, Name};
 use guests::{Guest, Place, eventually, length};
 use profile::{Disk, DiskFormat, Vm};
+use std::io::Write as _;
 use std::time::Duration;
 use v3m::{Driver, Error, Snapshots, State};
 use v3m_qemu::{QemuDriver, disk};
@@ -91,6 +92,40 @@ async fn snapshots_of_a_vm_that_stands_and_one_that_runs() {
         v3m_qemu::disk::check(&disk.path, DiskFormat::Qcow2).unwrap();
     }
     assert_eq!(snapshots(&driver, &vm).await, []);
+}
+
+/// A killed command's job goes on in QEMU, which holds the guest for it: that is no pause, and the next command's guest
+/// runs.
+#[tokio::test]
+async fn a_guest_held_by_the_job_of_a_killed_command_runs_after_the_next() {
+    let place = Place::new();
+    let driver = place.driver();
+    let vm = with_disks(&place);
+    driver.define(&vm).await.unwrap();
+    driver.start(&vm.name).await.unwrap();
+    let snapshot = driver.snapshots().unwrap();
+    for round in 0..5 {
+        // What the killed command had done: its mark, and its question.
+        std::fs::write(place.vms().join("a/paused"), "").unwrap();
+        let mut stream = v3m::connect(&place.vms().join("a/qmp.sock")).unwrap();
+        let save = format!(
+            "{{\"execute\":\"qmp_capabilities\"}}\n{{\"execute\":\"snapshot-save\",\"arguments\":{{\"job-id\":\
+             \"oscarv-1-snapshot-save\",\"tag\":\"killed{round}\",\"devices\":[\"disk1\",\"disk2\"],\"vmstate\":\
+             \"disk1\"}}}}\n"
+        );
+        stream.write_all(save.as_bytes()).unwrap();
+        let journal = place.vms().join("a/journal.out");
+        eventually("QEMU holds the guest", || {
+            let said = std::fs::read_to_string(&journal).unwrap();
+            said.matches("\"STOP\"").count() > 2 * round
+        });
+        drop(stream);
+        let next = name(&format!("next{round}"));
+        snapshot.create(&vm.name, &next).await.unwrap();
+        let state = driver.status(&vm.name).await.unwrap().state;
+        assert_eq!(state, State::Running, "round {round}");
+    }
+    assert_eq!(snapshots(&driver, &vm).await.len(), 10);
 }
 
 #[tokio::test]
