@@ -1,8 +1,9 @@
-//! What has come is checked and put on disk, in a thread of its own.
+//! What has come is put on disk, checked, and said to be here.
 //!
-//! A frame that is stored as it is goes to its place in the file piece by piece, while it is hashed. A compressed one is
-//! collected, its bytes are compared with their hash before anything decompresses them, and are kept in the spool, too,
-//! so that children can have them. Nothing is visible under the file's own name before [`Work::Finish`].
+//! Bytes of the flow go to their place as they come ([`Inflow`]): those of a frame that is stored as it is into the file
+//! itself, those of a compressed one into the spool. Children get them from there, while they are still hashed here. A
+//! compressed frame is collected, too; when its bytes are what they should be, a thread of its own decompresses it.
+//! Nothing is visible under the file's own name before [`Work::Finish`].
 
 use crate::blocks;
 use crate::manifest::{Encoding, Entry, FRAME};
@@ -12,20 +13,22 @@ use bytes::Bytes;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
+/// Compressed frames that may wait for being decompressed.
+const WAITING: usize = 16;
+
 pub enum Work {
-    /// A page that was taken, as it came.
-    Page(Bytes),
-    /// The next piece of a frame of the flow.
-    Piece(u32, Bytes),
+    /// All of a compressed frame, whose bytes are what they should be.
+    Unpack(u32, Vec<u8>),
     /// All of a frame that was fetched by itself; is it good?
     Frame(u32, Vec<Bytes>, oneshot::Sender<bool>),
     /// Give the file its name.
     Finish(oneshot::Sender<io::Result<()>>),
 }
 
-/// What the keeper has to tell.
+/// What there is to tell.
 #[derive(Debug)]
 pub enum News {
     /// A frame of the flow is not what it should be.
@@ -34,46 +37,60 @@ pub enum News {
     Stuck(io::Error),
 }
 
-struct Keeper {
+/// What both threads have.
+struct Shared {
     transfer: Arc<Transfer>,
     files: Files,
     news: mpsc::UnboundedSender<News>,
-    /// The frame that is coming.
-    current: Option<Coming>,
-    spool_end: u64,
+    spool_end: AtomicU64,
+}
+
+/// Takes the flow's bytes, one piece after another, from whatever parent.
+pub struct Inflow {
+    shared: Arc<Shared>,
+    work: mpsc::Sender<Work>,
+    /// Room for the compressed frame that is coming.
+    room: Option<mpsc::OwnedPermit<Work>>,
+    coming: Option<Coming>,
     /// Frames before this one have been compared with the base.
     looked_at: u32,
-    packed: Vec<u8>,
-    plain: Vec<u8>,
-    patch: Vec<u8>,
-    unpacker: zstd::bulk::Decompressor<'static>,
 }
 
 struct Coming {
     index: u32,
     entry: Entry,
+    /// Where it goes, in the file or in the spool.
+    at: u64,
     here: u32,
     hasher: blake3::Hasher,
     /// Of a compressed frame.
-    pieces: Vec<Bytes>,
+    packed: Vec<u8>,
 }
 
-/// Starts the thread. It ends when the last sender of work is gone.
+struct Keeper {
+    shared: Arc<Shared>,
+    plain: Vec<u8>,
+    patch: Vec<u8>,
+    unpacker: zstd::bulk::Decompressor<'static>,
+}
+
+/// What there is to keep a transfer with: the taker of the flow, the thread for the rest, and what they have to tell. The
+/// thread ends when the last sender of work is gone.
 pub fn start(
     transfer: Arc<Transfer>,
     files: Files,
     spool_end: u64,
-) -> io::Result<(mpsc::Sender<Work>, mpsc::UnboundedReceiver<News>)> {
-    let (sender, mut work) = mpsc::channel(128);
+) -> io::Result<(Inflow, mpsc::Sender<Work>, mpsc::UnboundedReceiver<News>)> {
+    let (sender, mut work) = mpsc::channel(WAITING);
     let (news, listener) = mpsc::unbounded_channel();
-    let mut keeper = Keeper {
+    let shared = Arc::new(Shared {
         transfer,
         files,
         news,
-        current: None,
-        spool_end,
-        looked_at: 0,
-        packed: Vec::new(),
+        spool_end: spool_end.into(),
+    });
+    let mut keeper = Keeper {
+        shared: shared.clone(),
         plain: Vec::new(),
         patch: Vec::new(),
         unpacker: zstd::bulk::Decompressor::new()?,
@@ -83,130 +100,187 @@ pub fn start(
         .spawn(move || {
             while let Some(work) = work.blocking_recv() {
                 if let Err(e) = keeper.work(work) {
-                    let _ = keeper.news.send(News::Stuck(e));
+                    let _ = keeper.shared.news.send(News::Stuck(e));
                     return;
                 }
             }
         })?;
-    Ok((sender, listener))
+    let inflow = Inflow {
+        shared,
+        work: sender.clone(),
+        room: None,
+        coming: None,
+        looked_at: 0,
+    };
+    Ok((inflow, sender, listener))
 }
 
-impl Keeper {
-    fn work(&mut self, work: Work) -> io::Result<()> {
-        match work {
-            Work::Page(wire) => {
-                self.files.page(&wire)?;
-                self.clear_zeros()
-            }
-            Work::Piece(index, piece) => self.piece(index, piece),
-            Work::Frame(index, pieces, good) => {
-                let Some(entry) = self.transfer.entry(index) else {
-                    return Ok(());
-                };
-                let mut coming = Coming::new(index, entry);
-                for piece in pieces {
-                    self.take(&mut coming, piece)?;
-                }
-                let result = coming.here == entry.stored && self.end(coming)?;
-                let _ = good.send(result);
-                Ok(())
-            }
-            Work::Finish(answer) => {
-                let _ = answer.send(self.files.finish(&self.transfer));
-                Ok(())
+impl Shared {
+    /// Room in the spool for a frame; says where its bytes go.
+    fn spool(&self, index: u32, len: u32) -> io::Result<u64> {
+        let size = place::SPOOL_HEAD + u64::from(len);
+        let end = self.spool_end.fetch_add(size, Ordering::Relaxed);
+        place::spool_head(&self.files.spool, end, index, len)
+    }
+
+    fn bad(&self, index: u32) {
+        self.transfer.bad(index);
+        let _ = self.news.send(News::Bad(index));
+    }
+}
+
+impl Inflow {
+    /// Returns when there is room for this frame.
+    pub async fn room(&mut self, entry: Entry) {
+        if entry.encoding.is_packed() && self.room.is_none() {
+            match self.work.clone().reserve_owned().await {
+                Ok(room) => self.room = Some(room),
+                // The thread has told why it ended, and that ends the transfer.
+                Err(_) => std::future::pending().await,
             }
         }
     }
 
-    /// Where the base had something and the new version has zeros.
-    fn clear_zeros(&mut self) -> io::Result<()> {
-        while let Some(entry) = self.transfer.entry(self.looked_at) {
+    /// Keeps a page that was taken, and clears where the base had something and the new version has zeros.
+    pub fn page(&mut self, wire: &[u8]) -> io::Result<()> {
+        let Shared {
+            transfer, files, ..
+        } = &*self.shared;
+        files.page(wire)?;
+        while let Some(entry) = transfer.entry(self.looked_at) {
             let zero = entry.encoding == Encoding::Zero;
-            if zero && self.transfer.base_hash(self.looked_at) != [0; 32] {
-                self.files.clear(self.looked_at)?;
+            if zero && transfer.base_hash(self.looked_at) != [0; 32] {
+                files.clear(self.looked_at)?;
             }
             self.looked_at += 1;
         }
         Ok(())
     }
 
-    fn piece(&mut self, index: u32, piece: Bytes) -> io::Result<()> {
-        let coming = self.current.take().filter(|c| c.index == index);
-        let coming = coming.or_else(|| Some(Coming::new(index, self.transfer.entry(index)?)));
-        let Some(mut coming) = coming else {
-            return Ok(());
+    /// The next bytes of a frame, no more than it has.
+    pub fn piece(&mut self, index: u32, entry: Entry, bytes: &[u8]) -> io::Result<()> {
+        let mut coming = match self.coming.take().filter(|c| c.index == index) {
+            Some(coming) => coming,
+            None => self.begin(index, entry)?,
         };
-        self.take(&mut coming, piece)?;
-        if coming.here < coming.entry.stored {
-            self.current = Some(coming);
-        } else if !self.end(coming)? {
-            self.transfer.bad(index);
-            let _ = self.news.send(News::Bad(index));
+        let files = &self.shared.files;
+        let file = match entry.encoding {
+            Encoding::Raw => &files.part,
+            _ => &files.spool,
+        };
+        file.write_all_at(bytes, coming.at + u64::from(coming.here))?;
+        // From here on children can have them.
+        self.shared.transfer.append(index, bytes.len() as u32);
+        coming.here += bytes.len() as u32;
+        coming.hasher.update(bytes);
+        if entry.encoding != Encoding::Raw {
+            coming.packed.extend_from_slice(bytes);
+        }
+        match coming.here < entry.stored {
+            true => self.coming = Some(coming),
+            false => self.end(coming)?,
         }
         Ok(())
     }
 
-    fn take(&mut self, coming: &mut Coming, piece: Bytes) -> io::Result<()> {
-        coming.hasher.update(&piece);
-        let len = piece.len() as u32;
-        if coming.entry.encoding == Encoding::Raw {
-            let at = u64::from(coming.index) * u64::from(FRAME) + u64::from(coming.here);
-            if coming.here + len <= coming.entry.stored {
-                self.files.part.write_all_at(&piece, at)?;
-            }
-        } else {
-            coming.pieces.push(piece);
-        }
-        coming.here += len;
-        Ok(())
+    fn begin(&self, index: u32, entry: Entry) -> io::Result<Coming> {
+        let packed = entry.encoding != Encoding::Raw;
+        let at = match packed {
+            true => self.shared.spool(index, entry.stored)?,
+            false => u64::from(index) * u64::from(FRAME),
+        };
+        self.shared.transfer.begin(index, packed.then_some(at));
+        Ok(Coming {
+            index,
+            entry,
+            at,
+            here: 0,
+            hasher: blake3::Hasher::new(),
+            packed: Vec::with_capacity(if packed { entry.stored as usize } else { 0 }),
+        })
     }
 
-    /// All of a frame is here: is it good?
-    fn end(&mut self, coming: Coming) -> io::Result<bool> {
+    /// All of a frame is here: are its bytes good?
+    fn end(&mut self, coming: Coming) -> io::Result<()> {
         let Coming { index, entry, .. } = coming;
         if *coming.hasher.finalize().as_bytes() != entry.stored_hash {
-            self.files.clear(index)?;
-            return Ok(false);
+            self.shared.files.clear(index)?;
+            self.shared.bad(index);
+        } else if entry.encoding == Encoding::Raw {
+            self.shared.transfer.good(index, None);
+        } else if let Some(room) = self.room.take() {
+            room.send(Work::Unpack(index, coming.packed));
         }
-        let mut spooled = None;
-        if entry.encoding.is_packed() {
-            self.packed.clear();
-            for piece in &coming.pieces {
-                self.packed.extend_from_slice(piece);
-            }
-            if !self.unpack(index, entry)? {
-                return Ok(false);
-            }
-            self.files.write_sparse(index, &self.plain)?;
-            let at = place::spool(&self.files.spool, self.spool_end, index, &self.packed)?;
-            self.spool_end = at + u64::from(entry.stored);
-            spooled = Some(at);
-        }
-        self.transfer.good(index, spooled);
-        Ok(true)
+        Ok(())
     }
 }
 
 impl Keeper {
-    /// Makes the frame of what came. The buffers are all the room that there is: a bomb ends there.
-    fn unpack(&mut self, index: u32, entry: Entry) -> io::Result<bool> {
-        let len = self.transfer.header.frame_len(index) as usize;
+    fn work(&mut self, work: Work) -> io::Result<()> {
+        match work {
+            Work::Unpack(index, packed) => {
+                let entry = self.shared.transfer.entry(index);
+                match entry {
+                    Some(entry) if self.unpack(index, entry, &packed)? => {
+                        self.shared.transfer.good(index, None);
+                    }
+                    _ => self.shared.bad(index),
+                }
+            }
+            Work::Frame(index, pieces, good) => {
+                let entry = self.shared.transfer.entry(index);
+                let result = match entry {
+                    Some(entry) => self.frame(index, entry, &pieces.concat())?,
+                    None => false,
+                };
+                let _ = good.send(result);
+            }
+            Work::Finish(answer) => {
+                let _ = answer.send(self.shared.files.finish(&self.shared.transfer));
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame by itself: puts it where it belongs, if it is good.
+    fn frame(&mut self, index: u32, entry: Entry, stored: &[u8]) -> io::Result<bool> {
+        if *blake3::hash(stored).as_bytes() != entry.stored_hash {
+            return Ok(false);
+        }
+        let mut spooled = None;
+        if entry.encoding == Encoding::Raw {
+            let at = u64::from(index) * u64::from(FRAME);
+            self.shared.files.part.write_all_at(stored, at)?;
+        } else {
+            if !self.unpack(index, entry, stored)? {
+                return Ok(false);
+            }
+            let at = self.shared.spool(index, entry.stored)?;
+            self.shared.files.spool.write_all_at(stored, at)?;
+            spooled = Some(at);
+        }
+        self.shared.transfer.good(index, spooled);
+        Ok(true)
+    }
+
+    /// Makes the frame of what came, and writes it. The buffers are all the room that there is: a bomb ends there.
+    fn unpack(&mut self, index: u32, entry: Entry, packed: &[u8]) -> io::Result<bool> {
+        let Shared {
+            transfer, files, ..
+        } = &*self.shared;
+        let len = transfer.header.frame_len(index) as usize;
         self.plain.clear();
         self.plain.reserve(len);
         if entry.encoding == Encoding::Zstd {
-            let unpacked = self
-                .unpacker
-                .decompress_to_buffer(&self.packed, &mut self.plain);
+            let unpacked = self.unpacker.decompress_to_buffer(packed, &mut self.plain);
             if unpacked.is_err() || self.plain.len() != len {
                 return Ok(false);
             }
         } else {
             self.patch.clear();
             self.patch.reserve(blocks::longest(len));
-            let unpacked = self
-                .unpacker
-                .decompress_to_buffer(&self.packed, &mut self.patch);
-            let Some(base) = self.files.base.as_ref().filter(|_| unpacked.is_ok()) else {
+            let unpacked = self.unpacker.decompress_to_buffer(packed, &mut self.patch);
+            let Some(base) = files.base.as_ref().filter(|_| unpacked.is_ok()) else {
                 return Ok(false);
             };
             self.plain.resize(len, 0);
@@ -218,21 +292,10 @@ impl Keeper {
             return Ok(false);
         }
         // What is left out as zeros must be.
-        if self.transfer.base_hash(index) != [0; 32] {
-            self.files.clear(index)?;
+        if transfer.base_hash(index) != [0; 32] {
+            files.clear(index)?;
         }
+        files.write_sparse(index, &self.plain)?;
         Ok(true)
-    }
-}
-
-impl Coming {
-    fn new(index: u32, entry: Entry) -> Self {
-        Self {
-            index,
-            entry,
-            here: 0,
-            hasher: blake3::Hasher::new(),
-            pieces: Vec::new(),
-        }
     }
 }

@@ -352,14 +352,16 @@ fn copy(from: &File, to: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Keeps a compressed frame at the end of a spool; says where its bytes are.
-pub(crate) fn spool(spool: &File, end: u64, index: u32, bytes: &[u8]) -> io::Result<u64> {
-    let mut head = [0; 8];
+/// Bytes before each frame of a spool.
+pub(crate) const SPOOL_HEAD: u64 = 8;
+
+/// Begins a compressed frame at the end of a spool; says where its bytes go.
+pub(crate) fn spool_head(spool: &File, end: u64, index: u32, len: u32) -> io::Result<u64> {
+    let mut head = [0; SPOOL_HEAD as usize];
     head[..4].copy_from_slice(&index.to_le_bytes());
-    head[4..].copy_from_slice(&(bytes.len() as u32).to_le_bytes());
+    head[4..].copy_from_slice(&len.to_le_bytes());
     spool.write_all_at(&head, end)?;
-    spool.write_all_at(bytes, end + 8)?;
-    Ok(end + 8)
+    Ok(end + SPOOL_HEAD)
 }
 
 pub(crate) fn is_zero(block: &[u8]) -> bool {

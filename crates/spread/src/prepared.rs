@@ -207,7 +207,9 @@ impl Half {
 
     /// Keeps a compressed frame; says where.
     pub fn spool(&mut self, index: u32, bytes: &[u8]) -> io::Result<u64> {
-        let at = crate::place::spool(&self.spool, self.end, index, bytes)?;
+        let len = bytes.len() as u32;
+        let at = crate::place::spool_head(&self.spool, self.end, index, len)?;
+        self.spool.write_all_at(bytes, at)?;
         self.end = at + bytes.len() as u64;
         Ok(at)
     }

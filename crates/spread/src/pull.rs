@@ -1,6 +1,6 @@
 //! A child's side: what comes from a parent, into the window and to the keeper.
 
-use crate::keeper::Work;
+use crate::keeper::Inflow;
 use crate::manifest::{Bad, Encoding, Hash, Header, Page, number};
 use crate::sign::Key;
 use crate::transfer::Transfer;
@@ -32,9 +32,9 @@ pub enum Lost {
     /// The source has given up; this is no fault of the parent.
     #[error("the source has ended it: {0}")]
     Failed(String),
-    /// Nothing takes what comes any more.
-    #[error("nothing is kept any more")]
-    Keeper,
+    /// What comes cannot be kept; this is no fault of the parent.
+    #[error("what came could not be kept: {0}")]
+    Stuck(std::io::Error),
 }
 
 struct Reader {
@@ -59,6 +59,7 @@ impl Reader {
     }
 
     async fn more(&mut self) -> Result<(), Lost> {
+        // Nearly always all of it was used, and its room is used again while it is still in the processor's cache.
         if self.buffer.capacity() - self.buffer.len() < READ / 8 {
             self.buffer.reserve(READ);
         }
@@ -84,12 +85,11 @@ impl Reader {
     }
 
     /// What is here of the next bytes, at least one and at most `most`.
-    async fn piece(&mut self, most: usize) -> Result<Bytes, Lost> {
+    async fn piece(&mut self, most: usize) -> Result<&[u8], Lost> {
         if self.buffer.is_empty() {
             self.more().await?;
         }
-        let len = self.buffer.len().min(most);
-        Ok(self.buffer.split_to(len).freeze())
+        Ok(&self.buffer[..self.buffer.len().min(most)])
     }
 }
 
@@ -101,7 +101,7 @@ pub async fn follow(
     parent: SocketAddr,
     transfer: &Transfer,
     key: &Key,
-    work: &mpsc::Sender<Work>,
+    inflow: &mut Inflow,
     again: &mpsc::UnboundedSender<u32>,
 ) -> Result<(), Lost> {
     let (frame, offset) = transfer.position();
@@ -126,18 +126,15 @@ pub async fn follow(
         match kind {
             Kind::Beat => {}
             Kind::Page => {
-                let permit = work.reserve().await.map_err(|_| Lost::Keeper)?;
                 let page = reader.exactly(len).await?;
                 add_page(transfer, key, &page)?;
-                permit.send(Work::Page(page));
+                inflow.page(&page).map_err(Lost::Stuck)?;
             }
             Kind::Frame => {
                 let mut where_ = exact(reader.exactly(len).await?, 8)?;
                 let (index, offset) = (where_.get_u32_le(), where_.get_u32_le());
                 let entry = transfer.entry(index);
-                let stored = entry
-                    .ok_or_else(|| Bad(format!("frame {index} before its page")))?
-                    .stored;
+                let entry = entry.ok_or_else(|| Bad(format!("frame {index} before its page")))?;
                 current = None;
                 if transfer.is_good(index) {
                     continue;
@@ -148,26 +145,27 @@ pub async fn follow(
                         Bad(format!("frame {index} from {offset} was not asked for")).into(),
                     );
                 }
-                current = Some((index, stored));
+                current = Some((index, entry, offset));
             }
             Kind::Data => {
+                if let Some((index, entry, here)) = &mut current {
+                    *here += len as u32;
+                    if *here > entry.stored {
+                        transfer.bad(*index);
+                        let _ = again.send(*index);
+                        return Err(Bad(format!("frame {index} has more than its bytes")).into());
+                    }
+                    inflow.room(*entry).await;
+                }
                 let mut left = len;
                 while left > 0 {
-                    // First the place to put it: what has been taken is never lost.
-                    let permit = work.reserve().await.map_err(|_| Lost::Keeper)?;
                     let piece = reader.piece(left).await?;
-                    left -= piece.len();
-                    if let Some((index, stored)) = current {
-                        let here = transfer.append(index, piece.clone());
-                        if here > stored {
-                            transfer.bad(index);
-                            let _ = again.send(index);
-                            return Err(
-                                Bad(format!("frame {index} has more than its bytes")).into()
-                            );
-                        }
-                        permit.send(Work::Piece(index, piece));
+                    let len = piece.len();
+                    if let Some((index, entry, _)) = current {
+                        inflow.piece(index, entry, piece).map_err(Lost::Stuck)?;
                     }
+                    reader.buffer.advance(len);
+                    left -= len;
                 }
             }
             Kind::Bad => {

@@ -1,6 +1,6 @@
 //! A host that takes what sources offer, and passes it on.
 
-use crate::keeper::{self, News, Work};
+use crate::keeper::{self, Inflow, News, Work};
 use crate::manifest::{Header, Id};
 use crate::place::{self, Files};
 use crate::pull::{self, Lost};
@@ -314,6 +314,8 @@ async fn open(
 struct Session {
     transfer: Arc<Transfer>,
     key: Key,
+    /// Until the flow begins.
+    inflow: Option<Inflow>,
     work: mpsc::Sender<Work>,
     news: mpsc::UnboundedReceiver<News>,
     parents: watch::Sender<Vec<SocketAddr>>,
@@ -323,10 +325,11 @@ struct Session {
 
 impl Session {
     fn new(transfer: Arc<Transfer>, files: Files, spool_end: u64, key: Key) -> io::Result<Self> {
-        let (work, news) = keeper::start(transfer.clone(), files, spool_end)?;
+        let (inflow, work, news) = keeper::start(transfer.clone(), files, spool_end)?;
         Ok(Self {
             transfer,
             key,
+            inflow: Some(inflow),
             work,
             news,
             parents: watch::Sender::default(),
@@ -341,15 +344,19 @@ impl Session {
         let frames = self.transfer.count().0;
         let _ = say.send(FromReceiver::Accept { frames });
         let mut tasks = JoinSet::new();
-        tasks.spawn(flow(
-            self.transfer.clone(),
-            self.key.clone(),
-            self.work.clone(),
-            again.clone(),
-            self.parents.subscribe(),
-            self.parent.clone(),
-            say.clone(),
-        ));
+        let (_stop, stopped) = oneshot::channel();
+        if let Some(inflow) = self.inflow.take() {
+            let flow = Flow {
+                transfer: self.transfer.clone(),
+                key: self.key.clone(),
+                inflow,
+                again: again.clone(),
+                parents: self.parents.subscribe(),
+                current: self.parent.clone(),
+                say: say.clone(),
+            };
+            tasks.spawn(flow.thread(stopped).map_err(|e| e.to_string())?);
+        }
         let mut reports = interval(REPORT);
         reports.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut whole = self.transfer.whole();
@@ -484,63 +491,100 @@ async fn complete(whole: &mut watch::Receiver<bool>) {
 }
 
 /// The flow: from the best parent that there is, at any time.
-async fn flow(
+struct Flow {
     transfer: Arc<Transfer>,
     key: Key,
-    work: mpsc::Sender<Work>,
+    inflow: Inflow,
     again: mpsc::UnboundedSender<u32>,
-    mut parents: watch::Receiver<Vec<SocketAddr>>,
+    parents: watch::Receiver<Vec<SocketAddr>>,
     current: watch::Sender<Option<SocketAddr>>,
     say: mpsc::UnboundedSender<FromReceiver>,
-) -> Result<(), String> {
-    let mut next = 0;
-    let mut heard = Instant::now();
-    let mut received = 0;
-    loop {
-        let list = parents.borrow_and_update().clone();
-        let Some(parent) = list.get(next % list.len().max(1)).copied() else {
-            let _ = parents.changed().await;
-            continue;
-        };
-        current.send_replace(Some(parent));
-        let result = {
-            let pull = pull::follow(parent, &transfer, &key, &work, &again);
-            tokio::pin!(pull);
-            loop {
-                tokio::select! {
-                    result = &mut pull => break Some(result),
-                    Ok(()) = parents.changed() => {
-                        let list = parents.borrow_and_update();
-                        if list.first() != Some(&parent) {
-                            break None;
+}
+
+impl Flow {
+    /// Begins it in a thread of its own, because it writes to disk. Ends when `stopped` is gone.
+    fn thread(
+        self,
+        mut stopped: oneshot::Receiver<()>,
+    ) -> io::Result<impl Future<Output = Result<(), String>> + use<>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (answer, result) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("flow".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        result = self.run() => drop(answer.send(result)),
+                        _ = &mut stopped => {}
+                    }
+                });
+            })?;
+        Ok(async { result.await.unwrap_or(Ok(())) })
+    }
+
+    async fn run(self) -> Result<(), String> {
+        let Self {
+            transfer,
+            key,
+            mut inflow,
+            again,
+            mut parents,
+            current,
+            say,
+        } = self;
+        let mut next = 0;
+        let mut heard = Instant::now();
+        let mut received = 0;
+        loop {
+            let list = parents.borrow_and_update().clone();
+            let Some(parent) = list.get(next % list.len().max(1)).copied() else {
+                let _ = parents.changed().await;
+                continue;
+            };
+            current.send_replace(Some(parent));
+            let result = {
+                let pull = pull::follow(parent, &transfer, &key, &mut inflow, &again);
+                tokio::pin!(pull);
+                loop {
+                    tokio::select! {
+                        result = &mut pull => break Some(result),
+                        Ok(()) = parents.changed() => {
+                            let list = parents.borrow_and_update();
+                            if list.first() != Some(&parent) {
+                                break None;
+                            }
                         }
                     }
                 }
+            };
+            if transfer.received() > received {
+                received = transfer.received();
+                heard = Instant::now();
             }
-        };
-        if transfer.received() > received {
-            received = transfer.received();
-            heard = Instant::now();
-        }
-        match result {
-            // The source knows of a better one.
-            None => next = 0,
-            Some(Ok(())) => return Ok(()),
-            Some(Err(Lost::Failed(why))) => return Err(why),
-            Some(Err(Lost::Keeper)) => return Ok(()),
-            Some(Err(lost)) => {
-                let why = lost.to_string();
-                let _ = say.send(FromReceiver::Lost { parent, why });
-                next += 1;
-                if heard.elapsed() > ORPHAN {
-                    return Err(format!(
-                        "for {} s nobody had more of it; the last one, {parent}: {lost}",
-                        ORPHAN.as_secs()
-                    ));
+            match result {
+                // The source knows of a better one.
+                None => next = 0,
+                Some(Ok(())) => return Ok(()),
+                Some(Err(Lost::Failed(why))) => return Err(why),
+                Some(Err(Lost::Stuck(why))) => {
+                    return Err(format!("what came could not be kept: {why}"));
                 }
-                // Once around, and nobody: not at full speed.
-                if next % list.len() == 0 {
-                    sleep(Duration::from_millis(50)).await;
+                Some(Err(lost)) => {
+                    let why = lost.to_string();
+                    let _ = say.send(FromReceiver::Lost { parent, why });
+                    next += 1;
+                    if heard.elapsed() > ORPHAN {
+                        return Err(format!(
+                            "for {} s nobody had more of it; the last one, {parent}: {lost}",
+                            ORPHAN.as_secs()
+                        ));
+                    }
+                    // Once around, and nobody: not at full speed.
+                    if next % list.len() == 0 {
+                        sleep(Duration::from_millis(50)).await;
+                    }
                 }
             }
         }

@@ -1,10 +1,10 @@
-//! A parent's side: what a child wants, from memory or from disk.
+//! A parent's side: what a child wants, from disk to the network (`sendfile`).
 
 use crate::transfer::{Cursor, Next, Place, Transfer};
 use crate::wire::{BEAT, Kind, Want};
-use bytes::Bytes;
 use rustix::fs::sendfile;
-use std::io::{self, IoSlice};
+use rustix::net::SendFlags;
+use std::io;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -44,22 +44,11 @@ async fn flow(
         let waits = matches!(next, Next::Wait);
         match next {
             Next::Page(page) => message(stream, Kind::Page, &page).await?,
-            Next::Pieces(pieces) => {
-                tell(stream, &mut cursor).await?;
-                let len: usize = pieces.iter().map(Bytes::len).sum();
-                if let Some(limit) = limit {
-                    limit.take(len).await;
-                }
-                send(stream, &pieces, len).await?;
-                cursor.offset += len as u32;
-            }
             Next::Stock(place) => {
-                tell(stream, &mut cursor).await?;
                 if let Some(limit) = limit {
                     limit.take(place.len as usize).await;
                 }
-                send_place(stream, &place).await?;
-                cursor.offset += place.len;
+                send(stream, &mut cursor, &place).await?;
             }
             Next::Bad(index) => message(stream, Kind::Bad, &index.to_le_bytes()).await?,
             Next::End(seal) => {
@@ -104,8 +93,7 @@ async fn one(stream: &mut TcpStream, transfer: &Transfer, index: u32) -> io::Res
                 offset: 0,
                 told: false,
             };
-            tell(stream, &mut cursor).await?;
-            send_place(stream, &place).await?;
+            send(stream, &mut cursor, &place).await?;
             return stream.shutdown().await;
         }
         if timeout_at(spoke + BEAT, changes.changed()).await.is_err() {
@@ -122,54 +110,45 @@ async fn message(stream: &mut TcpStream, kind: Kind, what: &[u8]) -> io::Result<
     stream.write_all(&all).await
 }
 
-/// Says of which frame and from where on the data is that follows.
-async fn tell(stream: &mut TcpStream, cursor: &mut Cursor) -> io::Result<()> {
-    if cursor.told {
-        return Ok(());
+/// Sends bytes of the cursor's frame; where they begin it, or its rest, which frame that is comes first.
+async fn send(stream: &mut TcpStream, cursor: &mut Cursor, place: &Place) -> io::Result<()> {
+    let mut heads = Vec::with_capacity(16);
+    if !cursor.told {
+        cursor.told = true;
+        heads.extend(Kind::Frame.head(8));
+        heads.extend(cursor.frame.to_le_bytes());
+        heads.extend(cursor.offset.to_le_bytes());
     }
-    cursor.told = true;
-    let mut where_ = [0; 8];
-    where_[..4].copy_from_slice(&cursor.frame.to_le_bytes());
-    where_[4..].copy_from_slice(&cursor.offset.to_le_bytes());
-    message(stream, Kind::Frame, &where_).await
-}
-
-async fn send(stream: &mut TcpStream, pieces: &[Bytes], len: usize) -> io::Result<()> {
-    let head = Kind::Data.head(len);
-    let mut slices = Vec::with_capacity(pieces.len() + 1);
-    slices.push(IoSlice::new(&head));
-    slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
-    let mut rest = slices.as_mut_slice();
+    heads.extend(Kind::Data.head(place.len as usize));
+    // What follows goes into the same packets.
+    let mut rest = heads.as_slice();
     while !rest.is_empty() {
-        let sent = stream.write_vectored(rest).await?;
-        if sent == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        IoSlice::advance_slices(&mut rest, sent);
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        let sent = when_writable(stream, |stream| rustix::net::send(stream, rest, flags)).await?;
+        rest = &rest[sent..];
     }
-    Ok(())
-}
-
-/// From disk to the network without coming by.
-async fn send_place(stream: &mut TcpStream, place: &Place) -> io::Result<()> {
-    stream
-        .write_all(&Kind::Data.head(place.len as usize))
-        .await?;
     let mut offset = place.offset;
     let mut left = place.len as usize;
     while left > 0 {
-        stream.writable().await?;
-        let sent = stream.try_io(Interest::WRITABLE, || {
-            sendfile(&*stream, &*place.file, Some(&mut offset), left.min(STEP))
-                .map_err(io::Error::from)
+        let most = left.min(STEP);
+        let sent = when_writable(stream, |stream| {
+            sendfile(stream, &*place.file, Some(&mut offset), most)
         });
-        match sent {
+        match sent.await? {
             // The file has become shorter. The connection ends in the middle of a message.
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(sent) => left -= sent,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e),
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            sent => left -= sent,
         }
     }
+    cursor.offset += place.len;
     Ok(())
+}
+
+/// Does it as soon as the stream takes something.
+async fn when_writable<T>(
+    stream: &TcpStream,
+    mut act: impl FnMut(&TcpStream) -> rustix::io::Result<T>,
+) -> io::Result<T> {
+    let result = stream.async_io(Interest::WRITABLE, || act(stream).map_err(io::Error::from));
+    result.await
 }

@@ -329,7 +329,7 @@ impl Maker {
                     at = Some(spooled.map_err(|why| Bad(format!("writing the spool: {why}")))?);
                 }
                 if made.entry.stored > 0 {
-                    self.transfer.made(index, made.bytes, at);
+                    self.transfer.good(index, at);
                 }
             }
             first += page.entries.len() as u32;

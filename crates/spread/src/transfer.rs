@@ -1,18 +1,14 @@
 //! One file on its way, as a host has it: what is known of it, what is in memory, what is on disk.
 //!
-//! The source and every receiver have one. Frames come in at the head of a window in memory, in pieces; children who
-//! are near the head are served from there, while the frame is still coming. Frames leave the window when they are
-//! checked and on disk; children who are further behind are served from disk.
+//! The source and every receiver have one. Bytes go to their place on disk as they come, and children get them from
+//! there, also of the frame that is still coming: what is new is in the system's page cache, and `sendfile` takes it from
+//! there without a copy. No byte of a frame is kept in memory for children.
 
 use crate::manifest::{Entry, Hash, Header, Page};
-use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
-
-/// Bytes that a transfer keeps in memory, beyond what is not yet checked.
-pub const WINDOW: usize = 32 << 20;
 
 pub struct Transfer {
     pub header: Header,
@@ -46,8 +42,8 @@ pub struct Place {
 struct Inner {
     pages: Vec<Arc<[u8]>>,
     entries: Vec<Entry>,
-    live: BTreeMap<u32, Live>,
-    live_bytes: usize,
+    /// Frames that are coming or not yet checked: how many bytes of them are on disk.
+    live: HashMap<u32, u32>,
     /// The frame that comes in next.
     head: u32,
     /// Frames that are checked and on disk.
@@ -62,14 +58,6 @@ struct Inner {
     /// How far the furthest child is.
     furthest: u32,
     received: u64,
-}
-
-/// A frame in memory.
-#[derive(Default)]
-struct Live {
-    pieces: Vec<Bytes>,
-    filled: u32,
-    checked: bool,
 }
 
 /// A set of frames, one bit each.
@@ -110,9 +98,7 @@ pub struct Cursor {
 /// What a child gets next.
 pub enum Next {
     Page(Arc<[u8]>),
-    /// Pieces of the cursor's frame, from its offset on.
-    Pieces(Vec<Bytes>),
-    /// The rest of the cursor's frame, from disk.
+    /// What is here of the cursor's frame, from its offset on.
     Stock(Place),
     /// This frame is not good here at the moment.
     Bad(u32),
@@ -211,7 +197,7 @@ impl Transfer {
     pub fn position(&self) -> (u32, u32) {
         let mut inner = self.inner();
         inner.pass();
-        let filled = inner.live.get(&inner.head).map_or(0, |live| live.filled);
+        let filled = inner.live.get(&inner.head).copied().unwrap_or(0);
         (inner.head, filled)
     }
 
@@ -233,31 +219,30 @@ impl Transfer {
         })
     }
 
-    /// A piece of the frame at the head. Returns how many bytes of the frame are here now.
-    pub fn append(&self, index: u32, piece: Bytes) -> u32 {
+    /// The frame at the head comes now. `spooled`: where in the spool it goes, if it is compressed.
+    pub fn begin(&self, index: u32, spooled: Option<u64>) {
+        let mut inner = self.inner();
+        inner.spooled.extend(spooled.map(|at| (index, at)));
+        inner.live.insert(index, 0);
+    }
+
+    /// So many more bytes of a frame that has begun are on disk. Returns how many there are now.
+    pub fn append(&self, index: u32, len: u32) -> u32 {
         self.change(|inner| {
-            let len = piece.len();
-            inner.received += len as u64;
-            inner.live_bytes += len;
-            let live = inner.live.entry(index).or_default();
-            live.filled += len as u32;
-            live.pieces.push(piece);
-            live.filled
+            inner.received += u64::from(len);
+            let filled = inner.live.entry(index).or_default();
+            *filled += len;
+            *filled
         })
     }
 
     /// A frame is on disk, and was found good. `spooled`: where in the spool it is.
     pub fn good(&self, index: u32, spooled: Option<u64>) {
         self.change(|inner| {
-            if let Some(at) = spooled {
-                inner.spooled.insert(index, at);
-            }
+            inner.spooled.extend(spooled.map(|at| (index, at)));
             inner.good.insert(index);
             inner.bad.remove(&index);
-            if let Some(live) = inner.live.get_mut(&index) {
-                live.checked = true;
-            }
-            inner.trim();
+            inner.forget(index);
         });
     }
 
@@ -266,24 +251,6 @@ impl Transfer {
         self.change(|inner| {
             inner.forget(index);
             inner.is_bad(index);
-        });
-    }
-
-    /// A frame that the source has made: it is good, and goes into the window as a whole.
-    pub fn made(&self, index: u32, bytes: Bytes, spooled: Option<u64>) {
-        self.change(|inner| {
-            inner.live_bytes += bytes.len();
-            let live = Live {
-                filled: bytes.len() as u32,
-                pieces: vec![bytes],
-                checked: true,
-            };
-            inner.live.insert(index, live);
-            if let Some(at) = spooled {
-                inner.spooled.insert(index, at);
-            }
-            inner.good.insert(index);
-            inner.trim();
         });
     }
 
@@ -391,20 +358,18 @@ impl Transfer {
                 cursor.told = false;
                 continue;
             }
-            if let Some(live) = inner.live.get(&cursor.frame) {
-                return match live.from(cursor.offset) {
-                    pieces if pieces.is_empty() => Next::Wait,
-                    pieces => Next::Pieces(pieces),
-                };
-            }
-            if inner.good.has(cursor.frame) {
+            let here = match inner.good.has(cursor.frame) {
+                true => Some(entry.stored),
+                false => inner.live.get(&cursor.frame).copied(),
+            };
+            if let Some(here) = here {
                 return match inner.place(cursor.frame, &self.stock) {
-                    Some(place) => Next::Stock(Place {
+                    Some(place) if here > cursor.offset => Next::Stock(Place {
                         offset: place.offset + u64::from(cursor.offset),
-                        len: place.len - cursor.offset,
+                        len: here.min(entry.stored) - cursor.offset,
                         ..place
                     }),
-                    None => Next::Wait,
+                    _ => Next::Wait,
                 };
             }
             if inner.bad.contains(&cursor.frame) || cursor.told {
@@ -428,7 +393,7 @@ impl Inner {
         let entry = self.entries.get(index as usize);
         let live = self.live.get(&index);
         live.zip(entry)
-            .is_some_and(|(live, entry)| live.filled >= entry.stored)
+            .is_some_and(|(here, entry)| *here >= entry.stored)
     }
 
     /// Moves the head over what is here as a whole.
@@ -444,20 +409,7 @@ impl Inner {
     }
 
     fn forget(&mut self, index: u32) {
-        if let Some(live) = self.live.remove(&index) {
-            self.live_bytes -= live.filled as usize;
-        }
-    }
-
-    /// Lets the oldest frames go while there are too many; those that are not checked stay.
-    fn trim(&mut self) {
-        while self.live_bytes > WINDOW
-            && let Some((index, live)) = self.live.first_key_value()
-            && live.checked
-        {
-            let index = *index;
-            self.forget(index);
-        }
+        self.live.remove(&index);
     }
 
     /// First frame of a page that is here.
@@ -482,24 +434,5 @@ impl Inner {
             }),
             None => None,
         }
-    }
-}
-
-impl Live {
-    /// What is here from an offset on.
-    fn from(&self, offset: u32) -> Vec<Bytes> {
-        let mut found = Vec::new();
-        // From the end: children are mostly just behind.
-        let mut left = self.filled.saturating_sub(offset) as usize;
-        for piece in self.pieces.iter().rev() {
-            if left == 0 {
-                break;
-            }
-            let take = left.min(piece.len());
-            found.push(piece.slice(piece.len() - take..));
-            left -= take;
-        }
-        found.reverse();
-        found
     }
 }
