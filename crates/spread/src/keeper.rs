@@ -2,24 +2,27 @@
 //!
 //! Bytes of the flow go to their place as they come ([`Inflow`]): those of a frame that is stored as it is into the file
 //! itself, those of a compressed one into the spool. Children get them from there, while they are still hashed here. A
-//! compressed frame is collected, too; when its bytes are what they should be, a thread of its own decompresses it.
+//! compressed frame is collected, too; when its bytes are what they should be, a thread of its own decompresses it. That
+//! thread also hashes for the flow when more comes than the flow can do by itself.
 //! Nothing is visible under the file's own name before [`Work::Finish`].
 
 use crate::blocks;
 use crate::manifest::{Encoding, Entry, FRAME};
 use crate::place::{self, Files};
 use crate::transfer::Transfer;
-use bytes::Bytes;
+use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
-/// Compressed frames that may wait for being decompressed.
+/// What may wait for the thread: compressed frames, or pieces.
 const WAITING: usize = 16;
 
 pub enum Work {
+    /// The next piece of a frame that is on disk already: it is to be hashed.
+    Hash(u32, Bytes),
     /// All of a compressed frame, whose bytes are what they should be.
     Unpack(u32, Vec<u8>),
     /// All of a frame that was fetched by itself; is it good?
@@ -49,8 +52,10 @@ struct Shared {
 pub struct Inflow {
     shared: Arc<Shared>,
     work: mpsc::Sender<Work>,
-    /// Room for the compressed frame that is coming.
+    /// Room for the next thing that the thread is to do.
     room: Option<mpsc::OwnedPermit<Work>>,
+    /// More has come at once than was read.
+    pub behind: bool,
     coming: Option<Coming>,
     /// Frames before this one have been compared with the base.
     looked_at: u32,
@@ -62,13 +67,16 @@ struct Coming {
     /// Where it goes, in the file or in the spool.
     at: u64,
     here: u32,
-    hasher: blake3::Hasher,
+    /// None: the thread hashes it.
+    hasher: Option<blake3::Hasher>,
     /// Of a compressed frame.
     packed: Vec<u8>,
 }
 
 struct Keeper {
     shared: Arc<Shared>,
+    /// The frame that is hashed for the flow, and how many bytes of it were.
+    hashing: Option<(u32, blake3::Hasher, u32)>,
     plain: Vec<u8>,
     patch: Vec<u8>,
     unpacker: zstd::bulk::Decompressor<'static>,
@@ -91,6 +99,7 @@ pub fn start(
     });
     let mut keeper = Keeper {
         shared: shared.clone(),
+        hashing: None,
         plain: Vec::new(),
         patch: Vec::new(),
         unpacker: zstd::bulk::Decompressor::new()?,
@@ -109,6 +118,7 @@ pub fn start(
         shared,
         work: sender.clone(),
         room: None,
+        behind: false,
         coming: None,
         looked_at: 0,
     };
@@ -130,9 +140,10 @@ impl Shared {
 }
 
 impl Inflow {
-    /// Returns when there is room for this frame.
+    /// Returns when there is room for the next piece of this frame.
     pub async fn room(&mut self, entry: Entry) {
-        if entry.encoding.is_packed() && self.room.is_none() {
+        let handed = self.coming.as_ref().is_some_and(|c| c.hasher.is_none());
+        if (self.behind || handed || entry.encoding.is_packed()) && self.room.is_none() {
             match self.work.clone().reserve_owned().await {
                 Ok(room) => self.room = Some(room),
                 // The thread has told why it ended, and that ends the transfer.
@@ -157,12 +168,19 @@ impl Inflow {
         Ok(())
     }
 
-    /// The next bytes of a frame, no more than it has.
-    pub fn piece(&mut self, index: u32, entry: Entry, bytes: &[u8]) -> io::Result<()> {
+    /// Takes the next bytes of a frame, no more than it has, out of a buffer.
+    pub fn piece(
+        &mut self,
+        index: u32,
+        entry: Entry,
+        buffer: &mut BytesMut,
+        len: usize,
+    ) -> io::Result<()> {
         let mut coming = match self.coming.take().filter(|c| c.index == index) {
             Some(coming) => coming,
             None => self.begin(index, entry)?,
         };
+        let bytes = &buffer[..len];
         let files = &self.shared.files;
         let file = match entry.encoding {
             Encoding::Raw => &files.part,
@@ -170,11 +188,23 @@ impl Inflow {
         };
         file.write_all_at(bytes, coming.at + u64::from(coming.here))?;
         // From here on children can have them.
-        self.shared.transfer.append(index, bytes.len() as u32);
-        coming.here += bytes.len() as u32;
-        coming.hasher.update(bytes);
-        if entry.encoding != Encoding::Raw {
-            coming.packed.extend_from_slice(bytes);
+        self.shared.transfer.append(index, len as u32);
+        coming.here += len as u32;
+        match &mut coming.hasher {
+            Some(hasher) => {
+                hasher.update(bytes);
+                if entry.encoding != Encoding::Raw {
+                    coming.packed.extend_from_slice(bytes);
+                }
+                // The buffer's room is used again at once, while it is in the processor's cache.
+                buffer.advance(len);
+            }
+            None => {
+                let bytes = buffer.split_to(len).freeze();
+                if let Some(room) = self.room.take() {
+                    room.send(Work::Hash(index, bytes));
+                }
+            }
         }
         match coming.here < entry.stored {
             true => self.coming = Some(coming),
@@ -195,7 +225,7 @@ impl Inflow {
             entry,
             at,
             here: 0,
-            hasher: blake3::Hasher::new(),
+            hasher: (packed || !self.behind).then(blake3::Hasher::new),
             packed: Vec::with_capacity(if packed { entry.stored as usize } else { 0 }),
         })
     }
@@ -203,7 +233,10 @@ impl Inflow {
     /// All of a frame is here: are its bytes good?
     fn end(&mut self, coming: Coming) -> io::Result<()> {
         let Coming { index, entry, .. } = coming;
-        if *coming.hasher.finalize().as_bytes() != entry.stored_hash {
+        let Some(hasher) = coming.hasher else {
+            return Ok(());
+        };
+        if *hasher.finalize().as_bytes() != entry.stored_hash {
             self.shared.files.clear(index)?;
             self.shared.bad(index);
         } else if entry.encoding == Encoding::Raw {
@@ -218,6 +251,7 @@ impl Inflow {
 impl Keeper {
     fn work(&mut self, work: Work) -> io::Result<()> {
         match work {
+            Work::Hash(index, bytes) => self.hash(index, &bytes)?,
             Work::Unpack(index, packed) => {
                 let entry = self.shared.transfer.entry(index);
                 match entry {
@@ -238,6 +272,26 @@ impl Keeper {
             Work::Finish(answer) => {
                 let _ = answer.send(self.shared.files.finish(&self.shared.transfer));
             }
+        }
+        Ok(())
+    }
+
+    /// Hashes the next piece of a frame that is stored as it is, and decides at its end.
+    fn hash(&mut self, index: u32, bytes: &[u8]) -> io::Result<()> {
+        let before = self.hashing.take().filter(|(one, ..)| *one == index);
+        let (_, mut hasher, here) = before.unwrap_or((index, blake3::Hasher::new(), 0));
+        hasher.update(bytes);
+        let here = here + bytes.len() as u32;
+        let Some(entry) = self.shared.transfer.entry(index) else {
+            return Ok(());
+        };
+        if here < entry.stored {
+            self.hashing = Some((index, hasher, here));
+        } else if *hasher.finalize().as_bytes() == entry.stored_hash {
+            self.shared.transfer.good(index, None);
+        } else {
+            self.shared.files.clear(index)?;
+            self.shared.bad(index);
         }
         Ok(())
     }

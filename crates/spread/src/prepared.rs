@@ -10,7 +10,7 @@
 //! ```
 
 use crate::blocks::{BLOCK, Base};
-use crate::manifest::{Bad, FRAME, Header, Id, Page, content, number};
+use crate::manifest::{Bad, Header, Id, Page, content, number};
 use crate::place::write_whole;
 use crate::pull::split_page;
 use crate::transfer::{Stock, Transfer};
@@ -25,6 +25,9 @@ use std::time::SystemTime;
 
 /// Files that are remembered; the ones that were made longest ago are forgotten.
 const KEPT: usize = 8;
+
+/// Bytes of a block's hash.
+const KEPT_OF_BLOCK: u64 = crate::blocks::KEPT as u64;
 
 /// What changes when somebody writes into a file, or puts another one in its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -176,6 +179,8 @@ pub struct Half {
     stamp: Stamp,
     end: u64,
     pub spool: Arc<File>,
+    /// Of each block, in their order; a hole where there are zeros.
+    pub hashes: Arc<File>,
     _lock: File,
 }
 
@@ -194,6 +199,8 @@ impl Half {
         let lock = open("lock")?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         let spool = Arc::new(open("spool")?);
+        let hashes = Arc::new(open("blocks")?);
+        hashes.set_len(stamp.size.div_ceil(BLOCK as u64) * KEPT_OF_BLOCK)?;
         Ok(Self {
             directory: directory.to_owned(),
             half,
@@ -201,6 +208,7 @@ impl Half {
             stamp,
             end: 0,
             spool,
+            hashes,
             _lock: lock,
         })
     }
@@ -220,7 +228,7 @@ impl Half {
     }
 
     /// Remembers it, now that all of it is made.
-    pub fn keep(self, transfer: &Transfer, source: &File, key: &str) -> Result<(), Bad> {
+    pub fn keep(self, transfer: &Transfer, key: &str) -> Result<(), Bad> {
         let seal = transfer.sealed().unwrap_or_default().to_string();
         let head = Head {
             header: transfer.line.clone(),
@@ -236,7 +244,7 @@ impl Half {
         }
         let write = || {
             write_whole(&self.half.join("pages"), &pages)?;
-            write_whole(&self.half.join("blocks"), &blocks(source)?)?;
+            self.hashes.sync_all()?;
             write_whole(&self.half.join("head.json"), &serde_json::to_vec(&head)?)?;
             std::fs::remove_file(self.half.join("lock"))?;
             std::fs::rename(&self.half, &self.target)
@@ -245,28 +253,6 @@ impl Half {
         prune(&self.directory);
         Ok(())
     }
-}
-
-/// A hash of each block of a file.
-fn blocks(file: &File) -> io::Result<Vec<u8>> {
-    let len = file.metadata()?.len();
-    let count = usize::try_from(len.div_ceil(BLOCK as u64)).map_err(io::Error::other)?;
-    let mut hashes = vec![0; count * crate::blocks::KEPT];
-    let mut frame = vec![0; FRAME as usize];
-    let frames = hashes.chunks_mut(FRAME as usize / BLOCK * crate::blocks::KEPT);
-    for (index, hashes) in (0_u64..).zip(frames) {
-        let start = index * u64::from(FRAME);
-        let bytes = (len - start).min(u64::from(FRAME)) as usize;
-        if crate::source::is_hole(file, start, bytes as u32) {
-            continue;
-        }
-        file.read_exact_at(&mut frame[..bytes], start)?;
-        let blocks = frame[..bytes].chunks(BLOCK);
-        for (block, hash) in blocks.zip(hashes.chunks_mut(crate::blocks::KEPT)) {
-            hash.copy_from_slice(&crate::blocks::hash(block));
-        }
-    }
-    Ok(hashes)
 }
 
 impl Drop for Half {

@@ -40,6 +40,8 @@ pub enum Lost {
 struct Reader {
     stream: TcpStream,
     buffer: BytesMut,
+    /// There was more than could be read at once.
+    full: bool,
 }
 
 impl Reader {
@@ -55,19 +57,24 @@ impl Reader {
         Ok(Self {
             stream,
             buffer: BytesMut::new(),
+            full: false,
         })
     }
 
     async fn more(&mut self) -> Result<(), Lost> {
         // Nearly always all of it was used, and its room is used again while it is still in the processor's cache.
-        if self.buffer.capacity() - self.buffer.len() < READ / 8 {
+        let room = self.buffer.capacity() - self.buffer.len();
+        if self.buffer.is_empty() || room < READ / 8 {
             self.buffer.reserve(READ);
         }
         match timeout(SILENCE, self.stream.read_buf(&mut self.buffer)).await {
             Err(_) => Err(Lost::Silent),
             Ok(Err(e)) => Err(Lost::Broken(e)),
             Ok(Ok(0)) => Err(Lost::Closed),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(_)) => {
+                self.full = self.buffer.len() == self.buffer.capacity();
+                Ok(())
+            }
         }
     }
 
@@ -84,12 +91,12 @@ impl Reader {
         Ok((kind, len as usize))
     }
 
-    /// What is here of the next bytes, at least one and at most `most`.
-    async fn piece(&mut self, most: usize) -> Result<&[u8], Lost> {
+    /// How many of the next bytes are here: at least one, at most `most`.
+    async fn some(&mut self, most: usize) -> Result<usize, Lost> {
         if self.buffer.is_empty() {
             self.more().await?;
         }
-        Ok(&self.buffer[..self.buffer.len().min(most)])
+        Ok(self.buffer.len().min(most))
     }
 }
 
@@ -155,17 +162,20 @@ pub async fn follow(
                         let _ = again.send(*index);
                         return Err(Bad(format!("frame {index} has more than its bytes")).into());
                     }
-                    inflow.room(*entry).await;
                 }
                 let mut left = len;
                 while left > 0 {
-                    let piece = reader.piece(left).await?;
-                    let len = piece.len();
-                    if let Some((index, entry, _)) = current {
-                        inflow.piece(index, entry, piece).map_err(Lost::Stuck)?;
-                    }
-                    reader.buffer.advance(len);
+                    let len = reader.some(left).await?;
                     left -= len;
+                    match current {
+                        Some((index, entry, _)) => {
+                            inflow.behind = reader.full;
+                            inflow.room(entry).await;
+                            let taken = inflow.piece(index, entry, &mut reader.buffer, len);
+                            taken.map_err(Lost::Stuck)?;
+                        }
+                        None => reader.buffer.advance(len),
+                    }
                 }
             }
             Kind::Bad => {

@@ -78,6 +78,13 @@ impl Signer {
         Key(self.public.clone())
     }
 
+    /// A number that nobody else knows, and that is the same each time.
+    pub(crate) fn seed(&self) -> u64 {
+        let title = "oscarv spread 2026 seed of block hashes";
+        let key = blake3::derive_key(title, &self.secret.to_bytes());
+        u64::from_le_bytes(*key.first_chunk().unwrap_or(&[0; 8]))
+    }
+
     /// Signs bytes; `what` is signed with them, as the trusted comment.
     pub fn sign(&self, bytes: &[u8], what: &str) -> Result<String, Bad> {
         let signed = minisign::sign(

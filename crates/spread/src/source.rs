@@ -1,14 +1,13 @@
 //! A file is made into a transfer: read, looked at for zeros, hashed, compressed, signed; a little ahead of the
 //! furthest child, and no more.
 
-use crate::blocks::{Base, Change};
-use crate::manifest::{Bad, Encoding, Entry, FRAME, Header, Id, Page, hex};
+use crate::blocks::{BLOCK, Base, BlockHash, Blocks, Change};
+use crate::manifest::{Bad, Encoding, Entry, FRAME, Hash, Header, Id, Page, hex};
 use crate::place::is_zero;
 use crate::prepared::{self, Half, Stamp};
 use crate::pull::{manifest, manifest_title, page_title};
 use crate::sign::Signer;
 use crate::transfer::{Stock, Transfer};
-use bytes::Bytes;
 use rustix::fs::SeekFrom;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,6 +27,9 @@ const PAGE: usize = 64;
 
 /// zstd's levels, from "not at all" (0) up.
 const LEVELS: [i32; 6] = [0, -5, 1, 3, 6, 9];
+
+/// Bytes that are read at a time, and hashed while they are in the processor's cache.
+const STEP: usize = 128 << 10;
 
 /// zstd's level for patches.
 const PATCH_LEVEL: i32 = 6;
@@ -149,6 +151,8 @@ pub fn open(
         ready: Mutex::default(),
         came: Condvar::new(),
         base,
+        blocks: Blocks(signer.seed()),
+        hashes: half.hashes.clone(),
     });
     let mut running = Vec::new();
     for _ in 0..threads.max(1) {
@@ -181,6 +185,9 @@ struct Maker {
     ready: Mutex<BTreeMap<u32, io::Result<Made>>>,
     came: Condvar,
     base: Option<Base>,
+    blocks: Blocks,
+    /// Hashes of all blocks, for the next version.
+    hashes: Arc<File>,
 }
 
 /// How often makers had to wait for the network, and it for them.
@@ -192,7 +199,8 @@ struct Mood {
 
 struct Made {
     entry: Entry,
-    bytes: Bytes,
+    /// Of a compressed frame; others are in the file.
+    packed: Vec<u8>,
 }
 
 impl Maker {
@@ -200,12 +208,13 @@ impl Maker {
     fn make(&self) {
         let frames = self.transfer.header.frames();
         let mut packer = Packer::default();
+        let mut room = vec![0; FRAME as usize];
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= frames || !self.wait(index) {
                 return;
             }
-            let made = self.frame(index, &mut packer);
+            let made = self.frame(index, &mut packer, &mut room);
             let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
             ready.insert(index, made);
             self.came.notify_one();
@@ -245,58 +254,74 @@ impl Maker {
         true
     }
 
-    fn frame(&self, index: u32, packer: &mut Packer) -> io::Result<Made> {
+    fn frame(&self, index: u32, packer: &mut Packer, room: &mut [u8]) -> io::Result<Made> {
         let start = u64::from(index) * u64::from(FRAME);
         let len = self.transfer.header.frame_len(index);
-        let zero = Made {
-            entry: Entry::ZERO,
-            bytes: Bytes::new(),
-        };
+        let made = |entry, packed| Ok(Made { entry, packed });
         if is_hole(&self.stock.file, start, len) {
-            return Ok(zero);
+            return made(Entry::ZERO, Vec::new());
         }
-        let mut bytes = vec![0; len as usize];
-        self.stock.file.read_exact_at(&mut bytes, start)?;
-        if is_zero(&bytes) {
-            return Ok(zero);
-        }
-        if let Some(base) = &self.base {
-            let patch = match base.change(index, &bytes) {
-                Change::None => {
-                    return Ok(Made {
-                        entry: Entry::same(base.frames[index as usize]),
-                        bytes: Bytes::new(),
-                    });
-                }
-                Change::Patch(patch) => packer.pack_patch(&patch, bytes.len())?,
-            };
-            if let Some(packed) = patch {
-                let entry = Entry {
-                    encoding: Encoding::Patch,
-                    stored: packed.len() as u32,
-                    stored_hash: *blake3::hash(&packed).as_bytes(),
-                    hash: *blake3::hash(&bytes).as_bytes(),
-                };
-                let bytes = packed.into();
-                return Ok(Made { entry, bytes });
-            }
-        }
-        let hash = *blake3::hash(&bytes).as_bytes();
-        let level = LEVELS[self.level.load(Ordering::Relaxed).max(0) as usize];
-        if let Some(packed) = packer.pack(&bytes, level)? {
+        let bytes = &mut room[..len as usize];
+        let mut hashes = [[0; crate::blocks::KEPT]; FRAME as usize / BLOCK];
+        let Some(hash) = self.read(start, bytes, &mut hashes)? else {
+            return made(Entry::ZERO, Vec::new());
+        };
+        let hashes = &hashes[..bytes.len().div_ceil(BLOCK)];
+        let at = start / BLOCK as u64 * crate::blocks::KEPT as u64;
+        self.hashes.write_all_at(hashes.as_flattened(), at)?;
+        let packed = |encoding, packed: Vec<u8>| {
             let entry = Entry {
-                encoding: Encoding::Zstd,
+                encoding,
                 stored: packed.len() as u32,
                 stored_hash: *blake3::hash(&packed).as_bytes(),
                 hash,
             };
-            let bytes = packed.into();
-            return Ok(Made { entry, bytes });
+            made(entry, packed)
+        };
+        if let Some(base) = &self.base {
+            match base.change(index, bytes, hashes) {
+                Change::None => {
+                    return made(Entry::same(base.frames[index as usize]), Vec::new());
+                }
+                Change::Patch(patch) => {
+                    if let Some(patch) = packer.pack_patch(&patch, bytes.len())? {
+                        return packed(Encoding::Patch, patch);
+                    }
+                }
+            }
         }
-        Ok(Made {
-            entry: Entry::raw(len, hash),
-            bytes: bytes.into(),
-        })
+        let level = LEVELS[self.level.load(Ordering::Relaxed).max(0) as usize];
+        match packer.pack(bytes, level)? {
+            Some(bytes) => packed(Encoding::Zstd, bytes),
+            None => made(Entry::raw(len, hash), Vec::new()),
+        }
+    }
+
+    /// Reads a frame and its hashes. `None`: it is all zeros.
+    fn read(
+        &self,
+        start: u64,
+        bytes: &mut [u8],
+        hashes: &mut [BlockHash],
+    ) -> io::Result<Option<Hash>> {
+        let mut hasher = blake3::Hasher::new();
+        let mut is_empty = true;
+        for begin in (0..bytes.len()).step_by(STEP) {
+            let end = bytes.len().min(begin + STEP);
+            let step = &mut bytes[begin..end];
+            self.stock.file.read_exact_at(step, start + begin as u64)?;
+            if is_empty && is_zero(step) {
+                continue;
+            }
+            for (block, hash) in step.chunks(BLOCK).zip(&mut hashes[begin / BLOCK..]) {
+                *hash = self.blocks.hash(block);
+            }
+            // Zeros are only hashed when something comes after them.
+            let from = if is_empty { 0 } else { begin };
+            is_empty = false;
+            hasher.update(&bytes[from..end]);
+        }
+        Ok((!is_empty).then(|| *hasher.finalize().as_bytes()))
     }
 
     /// The thread that puts frames in order, binds them into pages and signs these.
@@ -325,7 +350,7 @@ impl Maker {
             for (index, made) in (first..).zip(made) {
                 let mut at = None;
                 if made.entry.encoding.is_packed() {
-                    let spooled = half.spool(index, &made.bytes);
+                    let spooled = half.spool(index, &made.packed);
                     at = Some(spooled.map_err(|why| Bad(format!("writing the spool: {why}")))?);
                 }
                 if made.entry.stored > 0 {
@@ -341,7 +366,7 @@ impl Maker {
         let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer))?;
         self.transfer.seal(seal.into());
         // It is on its way; without being remembered it is made again the next time.
-        let _ = half.keep(&self.transfer, &self.stock.file, &signer.key().to_string());
+        let _ = half.keep(&self.transfer, &signer.key().to_string());
         Ok(())
     }
 
