@@ -346,6 +346,9 @@ pub struct SpreadSend {
     /// Send all of it also to hosts that have another version of it
     #[arg(long)]
     pub whole: bool,
+    /// Take the processor and the disk only when nobody else wants them
+    #[arg(long)]
+    pub idle: bool,
     /// How long hosts that are not there are waited for, when all others have it
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::time::parse)]
     pub patience: Duration,
@@ -397,6 +400,9 @@ pub struct SpreadReceive {
     /// Replace files that did not come this way
     #[arg(long)]
     pub replace: bool,
+    /// Take the processor and the disk only when nobody else wants them, on a host that runs VMs
+    #[arg(long)]
+    pub idle: bool,
 }
 
 #[derive(Debug, Args)]

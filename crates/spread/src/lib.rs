@@ -8,17 +8,19 @@
 //! |---|---|
 //! | `manifest`, `sign` | frames, pages and what proves them |
 //! | `blocks` | what two versions have in common |
-//! | `transfer` | a file on its way: window in memory, stock on disk |
+//! | `transfer` | a file on its way: what is known of it and where its bytes are |
 //! | `source` | makes a transfer of a file |
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
+//! | `limit`, `idle` | to take less than there is |
 //! | `simulate` | the same decisions on hosts that are numbers |
 
 mod blocks;
 pub mod chain;
+pub mod idle;
 mod keeper;
 pub mod limit;
 pub mod manifest;

@@ -20,7 +20,7 @@ use std::time::Instant;
 /// Where receivers listen, if nobody says otherwise.
 const PORT: u16 = 7117;
 
-/// Hosts whose progress is shown one by one.
+/// Hosts whose progress is shown one by one to people. Programs are told of all, of more than these once a second.
 const FEW: usize = 16;
 
 pub fn run(context: &Context, args: &Args) -> Result<Code> {
@@ -44,7 +44,16 @@ fn signer(context: &Context) -> Result<Signer> {
     Ok(Signer::load_or_make(&context.state.join("spread/key"))?)
 }
 
+/// Before anything starts a thread.
+fn stand_back(idle: bool) -> Result<()> {
+    match idle {
+        true => spread::idle::stand_back().context("no idle priority"),
+        false => Ok(()),
+    }
+}
+
 fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
+    stand_back(args.idle)?;
     let (file, name) = what(context, &args.what)?;
     let name = args.name.clone().unwrap_or(name);
     let hosts = hosts(&args.to)?;
@@ -67,7 +76,10 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
         let Some(source) = source else { continue };
         size = source.transfer.header.size;
         progress.started(&name, Some(size * open.len() as u64), Unit::Bytes);
-        let few = open.len() <= FEW;
+        let mut looks = (0_u32..).map(|look| match open.len() <= FEW {
+            true => true,
+            false => shown.for_programs && look.is_multiple_of(10),
+        });
         let options = send::Options {
             hosts: open.clone(),
             chains: args.chains.into(),
@@ -78,7 +90,7 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
         };
         let before = begin.elapsed().as_secs_f64();
         let sent = send::send(source.transfer.clone(), options, |hosts| {
-            tell(&progress, &name, size, hosts, few);
+            tell(&progress, &name, size, hosts, looks.next() == Some(true));
         });
         let report = runtime()?.block_on(sent).context("no port to send from")?;
         let mut rest = Vec::new();
@@ -206,14 +218,14 @@ fn addresses(word: &str) -> Result<Vec<(String, SocketAddr)>> {
     names.into_iter().map(resolve).collect()
 }
 
-fn tell(progress: &Progress, name: &str, size: u64, hosts: &[Host], few: bool) {
+fn tell(progress: &Progress, name: &str, size: u64, hosts: &[Host], each: bool) {
     let frame = u64::from(spread::manifest::FRAME);
     let bytes = |host: &Host| (u64::from(host.frames) * frame).min(size);
     let done = hosts.iter().filter(|h| h.state == State::Done).count();
     let message = format!("{done} of {} hosts have it", hosts.len());
     let sum = hosts.iter().map(bytes).sum();
     progress.advanced(name, sum, Some(size * hosts.len() as u64), message);
-    if few {
+    if each {
         for host in hosts.iter().filter(|h| h.state == State::Receiving) {
             let from = host.parent.as_deref().unwrap_or("here");
             let stage = format!("{name} to {}", host.name);
@@ -242,6 +254,7 @@ fn table(hosts: &[Host]) -> Table {
 }
 
 fn receive_into(context: &Context, args: &SpreadReceive) -> Result<Code> {
+    stand_back(args.idle)?;
     let mut keys = Vec::new();
     for text in &args.key {
         let from_file = std::fs::read_to_string(text);

@@ -24,6 +24,8 @@ pub enum ProgressForm {
 /// Whoever shows progress: the listener, and a way to end in good order.
 pub struct Shown {
     pub progress: Progress,
+    /// A program reads it: of many things at once, too, each is told.
+    pub for_programs: bool,
     bars: Option<bars::Bars>,
 }
 
@@ -57,7 +59,11 @@ impl Shown {
                 Progress::new(move |event| say(lock(&lines).line(&event, began.elapsed())))
             }
         };
-        Self { progress, bars }
+        Self {
+            progress,
+            for_programs: form == ProgressForm::Json,
+            bars,
+        }
     }
 
     /// Takes what moves off the screen.

@@ -1,0 +1,170 @@
+//! `oscarv spread` as people use it: receivers and a sender that are processes of their own, on loopback.
+
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use kit::program;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use tempfile::TempDir;
+
+struct Receiver {
+    process: Child,
+    address: String,
+    into: PathBuf,
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn command(home: &Path) -> Command {
+    let mut command = Command::new(program());
+    command
+        .env("OSCARV_STATE", home.join("state"))
+        .current_dir(home)
+        .stdin(Stdio::null());
+    command
+}
+
+/// A receiver on a port that was free; returns when it listens.
+fn receiver(home: &Path, name: &str, options: &[&str]) -> Receiver {
+    let into = home.join(name);
+    let mut process = command(home)
+        .args(["spread", "receive", "--listen", "127.0.0.1:0"])
+        .args(options)
+        .arg(&into)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    let address = line.rsplit(' ').next().unwrap().to_owned();
+    // What it says later must have somewhere to go.
+    std::thread::spawn(move || lines.for_each(drop));
+    Receiver {
+        process,
+        address,
+        into,
+    }
+}
+
+fn send(home: &Path, arguments: &[&str]) -> Output {
+    let mut command = command(home);
+    command.args(["spread", "send"]).args(arguments);
+    command.output().unwrap()
+}
+
+fn make(home: &Path, name: &str, mib: usize) -> Vec<u8> {
+    let bytes = (0..mib << 18).flat_map(|word: usize| {
+        // No pattern that compresses well.
+        (word as u32)
+            .wrapping_mul(2_654_435_761)
+            .rotate_left(word as u32 % 31)
+            .to_le_bytes()
+    });
+    let bytes: Vec<u8> = bytes.collect();
+    std::fs::write(home.join(name), &bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_file_comes_to_hosts_and_the_report_says_so() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    assert!(
+        command(home)
+            .args(["spread", "key"])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    let bytes = make(home, "disk.raw", 20);
+    let hosts = [
+        receiver(home, "one", &[]),
+        receiver(home, "two", &["--idle"]),
+    ];
+    let to = format!("{},{}", hosts[0].address, hosts[1].address);
+    let sent = send(
+        home,
+        &[
+            "disk.raw",
+            "--to",
+            &to,
+            "--output",
+            "json",
+            "--progress",
+            "json",
+        ],
+    );
+    let said = String::from_utf8(sent.stderr).unwrap();
+    assert!(sent.status.success(), "{said}");
+    let report: Value = serde_json::from_slice(&sent.stdout).unwrap();
+    assert_eq!(report["bytes"], bytes.len());
+    assert_eq!(report["failed"], serde_json::json!([]));
+    assert_eq!(report["ok"].as_array().unwrap().len(), 2);
+    for host in &hosts {
+        assert!(std::fs::read(host.into.join("disk.raw")).unwrap() == bytes);
+    }
+    // Progress is JSON, a line each.
+    for line in said.lines() {
+        serde_json::from_str::<Value>(line).unwrap();
+    }
+    // The one that stands back does so with all of its threads: SCHED_IDLE is 5, the 41st field of proc_pid_stat(5).
+    for (host, policy) in [(&hosts[0], "0"), (&hosts[1], "5")] {
+        let tasks = format!("/proc/{}/task", host.process.id());
+        for task in std::fs::read_dir(tasks).unwrap() {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+            assert_eq!(fields[41 - 3], policy, "{stat}");
+        }
+    }
+}
+
+#[test]
+fn a_host_that_is_listed_twice_is_told() {
+    let home = TempDir::new().unwrap();
+    make(home.path(), "disk.raw", 1);
+    for (to, words) in [
+        ("127.0.0.1,localhost", "are the same host: 127.0.0.1:7117"),
+        ("10.0.0.1,10.0.0.1", "10.0.0.1 is listed twice"),
+        ("10.0.0.1:x", "\"x\" is not a port"),
+    ] {
+        let sent = send(home.path(), &["disk.raw", "--to", to]);
+        let said = String::from_utf8(sent.stderr).unwrap();
+        assert_eq!(sent.status.code(), Some(2), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn nobody_there_is_a_report_and_not_a_hang() {
+    let home = TempDir::new().unwrap();
+    make(home.path(), "disk.raw", 1);
+    // A port that was free a moment ago, and now is again.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let sent = send(
+        home.path(),
+        &[
+            "disk.raw",
+            "--to",
+            &to,
+            "--patience",
+            "1s",
+            "--output",
+            "json",
+        ],
+    );
+    assert_eq!(sent.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&sent.stdout).unwrap();
+    assert_eq!(report["failed"], serde_json::json!([to]));
+}
