@@ -99,31 +99,64 @@ impl Base {
     }
 }
 
-/// Makes a frame of a patch and the base. `frame`: as long as the frame is.
+/// Bytes of a frame that are in the base as they are: it need not be written where the file system can share them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Where in the frame.
+    pub at: usize,
+    pub len: usize,
+    /// Where in the base.
+    pub from: u64,
+}
+
+/// Makes a frame of a patch and the base. `frame`: as long as the frame is, and zeros. Returns what is from the base, in
+/// whole blocks.
 ///
-/// Errors: reading the base. `Ok(false)`: the patch is not one for such a frame.
-pub fn apply(patch: &[u8], base: &impl FileExt, frame: &mut [u8]) -> io::Result<bool> {
+/// Errors: reading the base. `Ok(None)`: the patch is not one for such a frame.
+pub fn apply(
+    patch: &[u8],
+    base: &impl FileExt,
+    frame: &mut [u8],
+) -> io::Result<Option<Vec<Shared>>> {
     let count = frame.len().div_ceil(BLOCK);
     let Some((where_from, mut new)) = patch.split_at_checked(count * 4) else {
-        return Ok(false);
+        return Ok(None);
     };
-    for (from, block) in where_from.chunks(4).zip(frame.chunks_mut(BLOCK)) {
+    let mut shared: Vec<Shared> = Vec::new();
+    for (at, from) in (0..).step_by(BLOCK).zip(where_from.chunks(4)) {
+        let len = BLOCK.min(frame.len() - at);
         match crate::manifest::number(from) {
             NEW => {
-                let Some((bytes, rest)) = new.split_at_checked(block.len()) else {
-                    return Ok(false);
+                let Some((bytes, rest)) = new.split_at_checked(len) else {
+                    return Ok(None);
                 };
-                block.copy_from_slice(bytes);
+                frame[at..at + len].copy_from_slice(bytes);
                 new = rest;
             }
-            ZERO => block.fill(0),
-            place => match base.read_exact_at(block, u64::from(place) * BLOCK as u64) {
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-                other => other?,
-            },
+            ZERO => {}
+            place => {
+                let from = u64::from(place) * BLOCK as u64;
+                match shared.last_mut() {
+                    Some(last)
+                        if last.at + last.len == at && last.from + last.len as u64 == from =>
+                    {
+                        last.len += len;
+                    }
+                    _ => shared.push(Shared { at, len, from }),
+                }
+            }
         }
     }
-    Ok(new.is_empty())
+    for part in &shared {
+        match base.read_exact_at(&mut frame[part.at..part.at + part.len], part.from) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+    }
+    for part in &mut shared {
+        part.len -= part.len % BLOCK;
+    }
+    Ok(new.is_empty().then_some(shared))
 }
 
 /// Most bytes that a patch of a frame of this length can have.
@@ -173,9 +206,13 @@ mod tests {
                     }
                     Change::Patch(patch) => {
                         prop_assert!(patch.len() <= longest(frame.len()));
-                        let mut made = vec![7; frame.len()];
-                        prop_assert!(apply(&patch, &file, &mut made).unwrap());
+                        let mut made = vec![0; frame.len()];
+                        let shared = apply(&patch, &file, &mut made).unwrap().unwrap();
                         prop_assert!(made == frame);
+                        for Shared { at, len, from } in shared {
+                            let from = from as usize;
+                            prop_assert!(frame[at..at + len] == old[from..from + len]);
+                        }
                     }
                 }
             }

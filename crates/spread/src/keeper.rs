@@ -2,8 +2,9 @@
 //!
 //! Bytes of the flow go to their place as they come ([`Inflow`]): those of a frame that is stored as it is into the file
 //! itself, those of a compressed one into the spool. Children get them from there, while they are still hashed here. A
-//! compressed frame is collected, too; when its bytes are what they should be, a thread of its own decompresses it. That
-//! thread also hashes for the flow when more comes than the flow can do by itself.
+//! compressed frame is collected, too; when its bytes are what they should be, other threads decompress it. Another one
+//! hashes for the flow when more comes than the flow can do by itself.
+//!
 //! Nothing is visible under the file's own name before [`Work::Finish`].
 
 use crate::blocks;
@@ -13,16 +14,19 @@ use crate::transfer::Transfer;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
-/// What may wait for the thread: compressed frames, or pieces.
+/// What may wait for a thread: compressed frames, or pieces.
 const WAITING: usize = 16;
 
+/// Threads that decompress, at most.
+const THREADS: usize = 4;
+
 pub enum Work {
-    /// The next piece of a frame that is on disk already: it is to be hashed.
-    Hash(u32, Bytes),
+    /// A frame that is as in the base.
+    Same(u32),
     /// All of a compressed frame, whose bytes are what they should be.
     Unpack(u32, Vec<u8>),
     /// All of a frame that was fetched by itself; is it good?
@@ -40,7 +44,10 @@ pub enum News {
     Stuck(io::Error),
 }
 
-/// What both threads have.
+/// The next piece of a frame that is on disk already: it is to be hashed.
+type Piece = (u32, Bytes);
+
+/// What all threads have.
 struct Shared {
     transfer: Arc<Transfer>,
     files: Files,
@@ -52,12 +59,15 @@ struct Shared {
 pub struct Inflow {
     shared: Arc<Shared>,
     work: mpsc::Sender<Work>,
-    /// Room for the next thing that the thread is to do.
+    /// Room for the compressed frame that is coming.
     room: Option<mpsc::OwnedPermit<Work>>,
+    hash: mpsc::Sender<Piece>,
+    /// Room for the next piece that is to be hashed.
+    hash_room: Option<mpsc::OwnedPermit<Piece>>,
     /// More has come at once than was read.
     pub behind: bool,
     coming: Option<Coming>,
-    /// Frames before this one have been compared with the base.
+    /// Frames before this one are on their way if they are as in the base.
     looked_at: u32,
 }
 
@@ -67,29 +77,36 @@ struct Coming {
     /// Where it goes, in the file or in the spool.
     at: u64,
     here: u32,
-    /// None: the thread hashes it.
+    /// None: another thread hashes it.
     hasher: Option<blake3::Hasher>,
     /// Of a compressed frame.
     packed: Vec<u8>,
 }
 
+/// A thread that hashes for the flow.
+struct Hashing {
+    shared: Arc<Shared>,
+    /// The frame, and how many bytes of it were hashed.
+    current: Option<(u32, blake3::Hasher, u32)>,
+}
+
+/// A thread that does what is to be done for whole frames.
 struct Keeper {
     shared: Arc<Shared>,
-    /// The frame that is hashed for the flow, and how many bytes of it were.
-    hashing: Option<(u32, blake3::Hasher, u32)>,
     plain: Vec<u8>,
     patch: Vec<u8>,
     unpacker: zstd::bulk::Decompressor<'static>,
 }
 
-/// What there is to keep a transfer with: the taker of the flow, the thread for the rest, and what they have to tell. The
-/// thread ends when the last sender of work is gone.
+/// What there is to keep a transfer with: the taker of the flow, threads for the rest, and what they have to tell. The
+/// threads end when the last sender of work is gone.
 pub fn start(
     transfer: Arc<Transfer>,
     files: Files,
     spool_end: u64,
 ) -> io::Result<(Inflow, mpsc::Sender<Work>, mpsc::UnboundedReceiver<News>)> {
-    let (sender, mut work) = mpsc::channel(WAITING);
+    let (work, works) = mpsc::channel(WAITING);
+    let (hash, mut pieces) = mpsc::channel(WAITING);
     let (news, listener) = mpsc::unbounded_channel();
     let shared = Arc::new(Shared {
         transfer,
@@ -97,32 +114,71 @@ pub fn start(
         news,
         spool_end: spool_end.into(),
     });
-    let mut keeper = Keeper {
+    let works = Arc::new(Mutex::new(works));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS));
+    for _ in 0..threads {
+        let mut keeper = Keeper {
+            shared: shared.clone(),
+            plain: Vec::new(),
+            patch: Vec::new(),
+            unpacker: zstd::bulk::Decompressor::new()?,
+        };
+        let works = works.clone();
+        let next = move || {
+            let mut works = works.lock().unwrap_or_else(PoisonError::into_inner);
+            works.blocking_recv()
+        };
+        let shared = shared.clone();
+        thread("keeper", shared, next, move |work| keeper.work(work))?;
+    }
+    let mut hashing = Hashing {
         shared: shared.clone(),
-        hashing: None,
-        plain: Vec::new(),
-        patch: Vec::new(),
-        unpacker: zstd::bulk::Decompressor::new()?,
+        current: None,
     };
-    std::thread::Builder::new()
-        .name("keeper".to_owned())
-        .spawn(move || {
-            while let Some(work) = work.blocking_recv() {
-                if let Err(e) = keeper.work(work) {
-                    let _ = keeper.shared.news.send(News::Stuck(e));
-                    return;
-                }
-            }
-        })?;
+    let next = move || pieces.blocking_recv();
+    thread("hash", shared.clone(), next, move |piece| {
+        hashing.piece(piece)
+    })?;
     let inflow = Inflow {
         shared,
-        work: sender.clone(),
+        work: work.clone(),
         room: None,
+        hash,
+        hash_room: None,
         behind: false,
         coming: None,
         looked_at: 0,
     };
-    Ok((inflow, sender, listener))
+    Ok((inflow, work, listener))
+}
+
+/// Starts a thread that does one thing after another, until there are no more or one cannot be done.
+fn thread<T>(
+    name: &str,
+    shared: Arc<Shared>,
+    mut next: impl FnMut() -> Option<T> + Send + 'static,
+    mut act: impl FnMut(T) -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    let body = move || {
+        while let Some(what) = next() {
+            if let Err(e) = act(what) {
+                let _ = shared.news.send(News::Stuck(e));
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map(drop)
+}
+
+/// Room for one more; for ever nothing, if nobody takes it any more. Whoever did has told why, and that ends the transfer.
+async fn room<T>(queue: &mpsc::Sender<T>) -> mpsc::OwnedPermit<T> {
+    match queue.clone().reserve_owned().await {
+        Ok(room) => room,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 impl Shared {
@@ -143,29 +199,26 @@ impl Inflow {
     /// Returns when there is room for the next piece of this frame.
     pub async fn room(&mut self, entry: Entry) {
         let handed = self.coming.as_ref().is_some_and(|c| c.hasher.is_none());
-        if (self.behind || handed || entry.encoding.is_packed()) && self.room.is_none() {
-            match self.work.clone().reserve_owned().await {
-                Ok(room) => self.room = Some(room),
-                // The thread has told why it ended, and that ends the transfer.
-                Err(_) => std::future::pending().await,
-            }
+        if entry.encoding.is_packed() && self.room.is_none() {
+            self.room = Some(room(&self.work).await);
+        } else if (self.behind || handed) && self.hash_room.is_none() {
+            self.hash_room = Some(room(&self.hash).await);
         }
     }
 
-    /// Keeps a page that was taken, and clears where the base had something and the new version has zeros.
+    /// Keeps a page that was taken.
     pub fn page(&mut self, wire: &[u8]) -> io::Result<()> {
-        let Shared {
-            transfer, files, ..
-        } = &*self.shared;
-        files.page(wire)?;
-        while let Some(entry) = transfer.entry(self.looked_at) {
-            let zero = entry.encoding == Encoding::Zero;
-            if zero && transfer.base_hash(self.looked_at) != [0; 32] {
-                files.clear(self.looked_at)?;
+        self.shared.files.page(wire)
+    }
+
+    /// Begins with all that is known to be as in the base.
+    pub async fn same(&mut self) {
+        while let Some(entry) = self.shared.transfer.entry(self.looked_at) {
+            if entry.encoding == Encoding::Same {
+                room(&self.work).await.send(Work::Same(self.looked_at));
             }
             self.looked_at += 1;
         }
-        Ok(())
     }
 
     /// Takes the next bytes of a frame, no more than it has, out of a buffer.
@@ -201,8 +254,8 @@ impl Inflow {
             }
             None => {
                 let bytes = buffer.split_to(len).freeze();
-                if let Some(room) = self.room.take() {
-                    room.send(Work::Hash(index, bytes));
+                if let Some(room) = self.hash_room.take() {
+                    room.send((index, bytes));
                 }
             }
         }
@@ -225,7 +278,7 @@ impl Inflow {
             entry,
             at,
             here: 0,
-            hasher: (packed || !self.behind).then(blake3::Hasher::new),
+            hasher: (packed || self.hash_room.is_none()).then(blake3::Hasher::new),
             packed: Vec::with_capacity(if packed { entry.stored as usize } else { 0 }),
         })
     }
@@ -248,10 +301,36 @@ impl Inflow {
     }
 }
 
+impl Hashing {
+    /// Hashes the next piece of a frame that is stored as it is, and decides at its end.
+    fn piece(&mut self, (index, bytes): Piece) -> io::Result<()> {
+        let before = self.current.take().filter(|(one, ..)| *one == index);
+        let (_, mut hasher, here) = before.unwrap_or((index, blake3::Hasher::new(), 0));
+        hasher.update(&bytes);
+        let here = here + bytes.len() as u32;
+        let Some(entry) = self.shared.transfer.entry(index) else {
+            return Ok(());
+        };
+        if here < entry.stored {
+            self.current = Some((index, hasher, here));
+        } else if *hasher.finalize().as_bytes() == entry.stored_hash {
+            self.shared.transfer.good(index, None);
+        } else {
+            self.shared.files.clear(index)?;
+            self.shared.bad(index);
+        }
+        Ok(())
+    }
+}
+
 impl Keeper {
     fn work(&mut self, work: Work) -> io::Result<()> {
         match work {
-            Work::Hash(index, bytes) => self.hash(index, &bytes)?,
+            Work::Same(index) => {
+                let len = self.shared.transfer.header.frame_len(index);
+                self.shared.files.same(index, len)?;
+                self.shared.transfer.good(index, None);
+            }
             Work::Unpack(index, packed) => {
                 let entry = self.shared.transfer.entry(index);
                 match entry {
@@ -272,26 +351,6 @@ impl Keeper {
             Work::Finish(answer) => {
                 let _ = answer.send(self.shared.files.finish(&self.shared.transfer));
             }
-        }
-        Ok(())
-    }
-
-    /// Hashes the next piece of a frame that is stored as it is, and decides at its end.
-    fn hash(&mut self, index: u32, bytes: &[u8]) -> io::Result<()> {
-        let before = self.hashing.take().filter(|(one, ..)| *one == index);
-        let (_, mut hasher, here) = before.unwrap_or((index, blake3::Hasher::new(), 0));
-        hasher.update(bytes);
-        let here = here + bytes.len() as u32;
-        let Some(entry) = self.shared.transfer.entry(index) else {
-            return Ok(());
-        };
-        if here < entry.stored {
-            self.hashing = Some((index, hasher, here));
-        } else if *hasher.finalize().as_bytes() == entry.stored_hash {
-            self.shared.transfer.good(index, None);
-        } else {
-            self.shared.files.clear(index)?;
-            self.shared.bad(index);
         }
         Ok(())
     }
@@ -325,6 +384,7 @@ impl Keeper {
         let len = transfer.header.frame_len(index) as usize;
         self.plain.clear();
         self.plain.reserve(len);
+        let mut parts = Vec::new();
         if entry.encoding == Encoding::Zstd {
             let unpacked = self.unpacker.decompress_to_buffer(packed, &mut self.plain);
             if unpacked.is_err() || self.plain.len() != len {
@@ -338,18 +398,16 @@ impl Keeper {
                 return Ok(false);
             };
             self.plain.resize(len, 0);
-            if !blocks::apply(&self.patch, base, &mut self.plain)? {
-                return Ok(false);
+            match blocks::apply(&self.patch, base, &mut self.plain)? {
+                Some(shared) => parts = shared,
+                None => return Ok(false),
             }
         }
         if *blake3::hash(&self.plain).as_bytes() != entry.hash {
             return Ok(false);
         }
-        // What is left out as zeros must be.
-        if transfer.base_hash(index) != [0; 32] {
-            files.clear(index)?;
-        }
-        files.write_sparse(index, &self.plain)?;
+        let start = u64::from(index) * u64::from(FRAME);
+        files.write_from_base(start, &self.plain, &parts)?;
         Ok(true)
     }
 }

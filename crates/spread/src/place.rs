@@ -9,17 +9,20 @@
 //! DIR/.spread/NAME.manifest   of the file that is there, with NAME.manifest.minisig
 //! ```
 
+use crate::blocks::Shared;
 use crate::manifest::{Encoding, FRAME, Hash, Header, hex, number};
 use crate::pull;
 use crate::sign::Key;
 use crate::transfer::{Stock, Transfer};
-use rustix::fs::{FallocateFlags, FlockOperation, SeekFrom, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The files of one transfer. Its lock is held as long as this lives.
 pub struct Files {
@@ -29,6 +32,8 @@ pub struct Files {
     pub spool: Arc<File>,
     /// The version that this is made from.
     pub base: Option<File>,
+    /// The file system cannot share bytes between files.
+    unshared: AtomicBool,
     _lock: File,
 }
 
@@ -143,9 +148,6 @@ impl Files {
         }
         let part = Arc::new(open("part")?);
         let spool = Arc::new(open("spool")?);
-        if let Some(base) = &base {
-            copy(&base.file, &part)?;
-        }
         part.set_len(header.size)?;
         if !resumed {
             let text = serde_json::to_vec(&Head {
@@ -167,6 +169,7 @@ impl Files {
             part,
             spool,
             base,
+            unshared: AtomicBool::new(false),
             _lock: lock,
         };
         let spool_end = match resumed {
@@ -277,10 +280,9 @@ impl Files {
         }
     }
 
-    /// Writes a frame into a place that is zeros; leaves out blocks that are.
-    pub fn write_sparse(&self, index: u32, bytes: &[u8]) -> io::Result<()> {
+    /// Writes bytes into a place that is zeros; leaves out blocks that are.
+    pub fn write_sparse(&self, start: u64, bytes: &[u8]) -> io::Result<()> {
         const BLOCK: usize = 4096;
-        let start = u64::from(index) * u64::from(FRAME);
         let mut begin = 0;
         while begin < bytes.len() {
             let zeros = bytes[begin..]
@@ -301,6 +303,49 @@ impl Files {
             begin += data;
         }
         Ok(())
+    }
+
+    /// Writes a frame, of which these parts are in the base.
+    pub fn write_from_base(&self, start: u64, bytes: &[u8], parts: &[Shared]) -> io::Result<()> {
+        let mut written = 0;
+        for part in parts.iter().filter(|part| part.len >= LEAST_SHARED) {
+            if self.share(part.from, start + part.at as u64, part.len as u64)? {
+                self.write_sparse(start + written as u64, &bytes[written..part.at])?;
+                written = part.at + part.len;
+            }
+        }
+        self.write_sparse(start + written as u64, &bytes[written..])
+    }
+
+    /// A frame that is as in the base at the same place.
+    pub fn same(&self, index: u32, len: u32) -> io::Result<()> {
+        let at = u64::from(index) * u64::from(FRAME);
+        if self.share(at, at, u64::from(len))? {
+            return Ok(());
+        }
+        let mut bytes = vec![0; len as usize];
+        if let Some(base) = &self.base {
+            base.read_exact_at(&mut bytes, at)?;
+        }
+        self.write_sparse(at, &bytes)
+    }
+
+    /// Lets a part of the base be a part of this file, too, without a copy. `false`: the file system cannot.
+    fn share(&self, from: u64, at: u64, len: u64) -> io::Result<bool> {
+        let Some(base) = self.base.as_ref() else {
+            return Ok(false);
+        };
+        if self.unshared.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        match clone_range(base, from, &self.part, at, len) {
+            Ok(()) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => Err(e),
+            Err(_) => {
+                self.unshared.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+        }
     }
 
     /// Gives the file its name, after it is on the disk for good.
@@ -324,32 +369,32 @@ impl Files {
     }
 }
 
-/// Copies a file, without its holes; where the file system can, without its bytes.
-fn copy(from: &File, to: &File) -> io::Result<()> {
-    if rustix::fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
+/// Less is written: each part that is shared is an extent of its own.
+const LEAST_SHARED: usize = 64 << 10;
+
+/// ioctl_ficlonerange(2)
+fn clone_range(from: &File, start: u64, to: &File, at: u64, len: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Range {
+        from: i64,
+        start: u64,
+        len: u64,
+        at: u64,
     }
-    let len = from.metadata()?.len();
-    to.set_len(len)?;
-    let mut at = 0;
-    while at < len {
-        let start = match rustix::fs::seek(from, SeekFrom::Data(at)) {
-            Err(rustix::io::Errno::NXIO) => break,
-            other => other?,
-        };
-        let end = rustix::fs::seek(from, SeekFrom::Hole(start))?;
-        let (mut read, mut write) = (start, start);
-        while read < end {
-            let count = usize::try_from(end - read).unwrap_or(usize::MAX);
-            let copied =
-                rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut write), count)?;
-            if copied == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        at = end;
+    /// `_IOW(0x94, 13, struct file_clone_range)`
+    const CLONE_RANGE: libc::c_ulong = 0x4020_940d;
+    let range = Range {
+        from: from.as_raw_fd().into(),
+        start,
+        len,
+        at,
+    };
+    // SAFETY: both descriptors are open as long as the files are borrowed, and the structure lives longer than the call,
+    // which only reads it.
+    match unsafe { libc::ioctl(to.as_raw_fd(), CLONE_RANGE, &raw const range) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
-    Ok(())
 }
 
 /// Bytes before each frame of a spool.

@@ -121,6 +121,8 @@ pub async fn follow(
         single: false,
     };
     let mut reader = Reader::connect(parent, want).await?;
+    // What was dropped in the middle of a page.
+    inflow.same().await;
     // The frame that comes at the moment; none while it is one that is here already.
     let mut current = None;
     let skip = |to: u32| {
@@ -136,6 +138,7 @@ pub async fn follow(
                 let page = reader.exactly(len).await?;
                 add_page(transfer, key, &page)?;
                 inflow.page(&page).map_err(Lost::Stuck)?;
+                inflow.same().await;
             }
             Kind::Frame => {
                 let mut where_ = exact(reader.exactly(len).await?, 8)?;

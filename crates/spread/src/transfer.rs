@@ -4,7 +4,7 @@
 //! there, also of the frame that is still coming: what is new is in the system's page cache, and `sendfile` takes it from
 //! there without a copy. No byte of a frame is kept in memory for children.
 
-use crate::manifest::{Entry, Hash, Header, Page};
+use crate::manifest::{Encoding, Entry, Hash, Header, Page};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -159,7 +159,8 @@ impl Transfer {
         self.change(|inner| {
             debug_assert_eq!(page.first as usize, inner.entries.len());
             for (index, entry) in (page.first..).zip(&page.entries) {
-                if entry.stored == 0 {
+                // What is as in the base has to be taken from there first, unless this is the source.
+                if entry.stored == 0 && (entry.encoding == Encoding::Zero || self.base.is_empty()) {
                     inner.good.insert(index);
                 }
             }
@@ -389,11 +390,11 @@ impl Inner {
         self.seal.is_some() && self.good.count == header.frames()
     }
 
+    /// Has all come that is sent of it?
     fn whole(&self, index: u32) -> bool {
+        let here = self.live.get(&index).copied().unwrap_or(0);
         let entry = self.entries.get(index as usize);
-        let live = self.live.get(&index);
-        live.zip(entry)
-            .is_some_and(|(here, entry)| *here >= entry.stored)
+        entry.is_some_and(|entry| here >= entry.stored)
     }
 
     /// Moves the head over what is here as a whole.
@@ -427,7 +428,7 @@ impl Inner {
                 offset: *at,
                 len: entry.stored,
             }),
-            None if entry.encoding == crate::manifest::Encoding::Raw => Some(Place {
+            None if entry.encoding == Encoding::Raw => Some(Place {
                 file: stock.file.clone(),
                 offset: u64::from(index) * u64::from(crate::manifest::FRAME),
                 len: entry.stored,
