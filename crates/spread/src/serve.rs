@@ -5,12 +5,24 @@ use crate::wire::{BEAT, Kind, Want};
 use rustix::fs::sendfile;
 use rustix::net::SendFlags;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 /// Most of a file that is sent without looking whether anything else is to be done.
 const STEP: usize = 256 << 10;
+
+/// How much of what is not sent yet a connection may hold, in time. What waits there goes out in large packets, and each
+/// host on the way has to have the whole of one before it can pass on its beginning.
+const UNSENT: Duration = Duration::from_millis(2);
+
+/// So often it is looked how fast a child takes it.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Least and most bytes that a connection may hold unsent.
+const HELD: std::ops::Range<u64> = 8 << 10..1 << 20;
 
 /// Sends what the child wants until there is no more of it, or until the child goes.
 pub async fn serve(
@@ -39,6 +51,7 @@ async fn flow(
         told: false,
     };
     let mut spoke = Instant::now();
+    let mut pace = Pace::new();
     loop {
         let next = transfer.next(&mut cursor);
         let waits = matches!(next, Next::Wait);
@@ -49,6 +62,7 @@ async fn flow(
                     limit.take(place.len as usize).await;
                 }
                 send(stream, &mut cursor, &place).await?;
+                pace.sent(stream, place.len)?;
             }
             Next::Bad(index) => message(stream, Kind::Bad, &index.to_le_bytes()).await?,
             Next::End(seal) => {
@@ -142,6 +156,58 @@ async fn send(stream: &mut TcpStream, cursor: &mut Cursor, place: &Place) -> io:
     }
     cursor.offset += place.len;
     Ok(())
+}
+
+/// How fast a child takes it.
+struct Pace {
+    since: Instant,
+    bytes: u64,
+    held: u64,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            bytes: 0,
+            held: HELD.end,
+        }
+    }
+
+    /// Sets what the connection may hold by the rate of late.
+    fn sent(&mut self, stream: &TcpStream, len: u32) -> io::Result<()> {
+        self.bytes += u64::from(len);
+        let time = self.since.elapsed();
+        if time < LOOK {
+            return Ok(());
+        }
+        let held = self.bytes as f64 * UNSENT.as_secs_f64() / time.as_secs_f64();
+        let held = (held as u64).clamp(HELD.start, HELD.end);
+        self.since = Instant::now();
+        self.bytes = 0;
+        // Not for every small change.
+        if held * 4 < self.held * 3 || held * 3 > self.held * 4 {
+            self.held = held;
+            hold(stream, held as u32)?;
+        }
+        Ok(())
+    }
+}
+
+/// `TCP_NOTSENT_LOWAT`, tcp(7)
+fn hold(stream: &TcpStream, bytes: u32) -> io::Result<()> {
+    let len = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the descriptor is open as long as the stream is borrowed; the pointer is to four bytes that live longer than
+    // the call, which only reads them.
+    let set = unsafe {
+        let value = (&raw const bytes).cast();
+        let (level, option) = (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT);
+        libc::setsockopt(stream.as_raw_fd(), level, option, value, len)
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Does it as soon as the stream takes something.
