@@ -411,6 +411,4 @@ impl<'a> Run<'a> {
 }
 
 #[cfg(test)]
-mod explore;
-#[cfg(test)]
 mod tests;

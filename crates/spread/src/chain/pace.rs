@@ -130,7 +130,7 @@ impl Chains {
     /// Puts the first host last, to see whether the next one is better: at the beginning, and when it gets less than
     /// others once had.
     fn look_at_first(&mut self, chain: usize) -> bool {
-        let [first, _, ..] = *self.chains[chain].hosts else {
+        let Some(first) = self.chains[chain].hosts.first().copied() else {
             return false;
         };
         let host = &self.hosts[first];
@@ -139,6 +139,15 @@ impl Chains {
         };
         let root = self.chains[chain].root;
         let less = rate < SLOW * self.best;
+        if self.chains[chain].hosts.len() == 1 {
+            // Nobody can be tried instead, but somebody who has all may have his upward link free by now.
+            if less && !host.pace.led {
+                self.hosts[first].pace.led = true;
+                let alone = std::mem::take(&mut self.chains[chain].hosts);
+                self.attach(alone);
+            }
+            return false;
+        }
         if self.chains[chain].first.over {
             if !less {
                 return false;
@@ -172,9 +181,10 @@ impl Chains {
             self.settle(chain, host);
         }
         match over {
-            true => rest
-                .into_iter()
-                .for_each(|(host, _)| self.put_back(chain, host)),
+            true => {
+                let rest: Vec<usize> = rest.into_iter().map(|(host, _)| host).collect();
+                self.put_back(chain, &rest);
+            }
             false => {
                 self.hosts[first].pace.led = true;
                 self.put_last(chain, &[first]);
