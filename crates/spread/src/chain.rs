@@ -71,6 +71,8 @@ pub struct Chains {
     now: f64,
     /// The best rate that any host has had.
     best: f64,
+    /// Bytes a second that can leave the source, if that is known.
+    expected: Option<f64>,
     /// Somebody has come or gone, and all are to be put in order again.
     disordered: bool,
     /// Who is slow has been moved, or it is too late to put all in order again.
@@ -95,11 +97,17 @@ impl Chains {
             whole: BTreeSet::new(),
             now: 0.0,
             best: 0.0,
+            expected: None,
             disordered: false,
             fixed: false,
         };
         (0..chains.max(1)).for_each(|_| all.chain(Parent::Source, Vec::new()));
         all
+    }
+
+    /// Bytes a second that can leave the source, at most. A chain that has them begins with a host that is not slow.
+    pub fn expect(&mut self, rate: f64) {
+        self.expected = Some(rate);
     }
 
     /// Seconds since the beginning; never goes back.
@@ -282,6 +290,15 @@ impl Chains {
                 news -= 1;
                 self.changed.insert(host);
             }
+        }
+        // Where the source's children go without it.
+        if *root != Parent::Source {
+            let of_source = self
+                .chains
+                .iter()
+                .filter(|chain| chain.root == Parent::Source);
+            let first = of_source.flat_map(|chain| chain.hosts.iter().take(PARENTS));
+            self.changed.extend(first);
         }
     }
 }

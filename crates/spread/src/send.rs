@@ -4,6 +4,7 @@ use crate::chain::{Chains, Parent};
 use crate::layout::Layout;
 use crate::limit::Limit;
 use crate::serve;
+use crate::speed;
 use crate::topology::Topology;
 use crate::transfer::Transfer;
 use crate::wire::{self, CONNECT, FromReceiver, Hello, Offer, Report, ToReceiver};
@@ -122,6 +123,11 @@ pub async fn send_by(
         }
     }
     let layout = plan.layout(&options.hosts);
+    let mut chains = Chains::ordered(layout, options.hosts.len(), options.chains);
+    let most = options.limit.as_ref().map(Limit::rate);
+    if let Some(rate) = most.into_iter().chain(speed::of_links()).reduce(f64::min) {
+        chains.expect(rate);
+    }
     let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
     let port = listener.local_addr()?.port();
     let limit = options.limit.map(Arc::new);
@@ -143,7 +149,7 @@ pub async fn send_by(
         tasks.spawn(link.keep(ordered));
     }
     let leader = Leader {
-        chains: Chains::ordered(layout, options.hosts.len(), options.chains),
+        chains,
         needy,
         hosts: options
             .hosts

@@ -28,6 +28,8 @@ pub struct Scenario {
     pub rate: f64,
     /// That of the source.
     pub source_rate: f64,
+    /// It knows that.
+    pub source_knows: bool,
     /// Seconds at which the source, which leads, is killed.
     pub source_killed: Option<f64>,
     /// Chains that go out from the source.
@@ -97,12 +99,16 @@ impl Dice {
 }
 
 impl Scenario {
+    /// Seconds before the first byte, as measured on one machine.
+    pub const BEGIN: f64 = 0.03;
+
     /// So many equal hosts, all there, on links that carry `rate` bytes a second.
     pub fn new(hosts: usize, bytes: f64, rate: f64) -> Self {
         Self {
             bytes,
             rate,
             source_rate: rate,
+            source_knows: true,
             source_killed: None,
             chains: 1,
             hop_bytes: 4096.0,
@@ -195,15 +201,16 @@ impl<'a> Run<'a> {
             events.extend(host.killed.map(|at| (at, index, Life::Dead)));
             events.extend(host.cut.map(|at| (at, index, Life::Cut)));
         }
+        let layout = layout.unwrap_or_else(|| Layout::flat(count));
+        let mut chains = Chains::ordered(layout, count, scenario.chains);
+        if scenario.source_knows {
+            chains.expect(scenario.source_rate);
+        }
         events.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
         Self {
             scenario,
             step: if count > MANY { LONG_STEP } else { STEP },
-            chains: Chains::ordered(
-                layout.unwrap_or_else(|| Layout::flat(count)),
-                count,
-                scenario.chains,
-            ),
+            chains,
             hosts: scenario.hosts.iter().map(one).collect(),
             now: 0.0,
             events,

@@ -14,20 +14,22 @@ const LEAST: f64 = 0.27;
 const SLOW: f64 = 0.7;
 
 /// for so many seconds.
-const SLOW_FOR: f64 = 0.1;
+const SLOW_FOR: f64 = 0.09;
 
 /// One that has even less needs fewer seconds of reports, and no more.
 const VERY_SLOW: f64 = 0.35;
 const VERY_LEAST: f64 = 0.17;
 
 /// It is behind its parent by what comes in so many seconds.
-const BEHIND: f64 = 0.15;
+const BEHIND: f64 = 0.12;
 
 /// A new link is left alone for so many seconds.
 const SETTLE: f64 = 0.2;
 
-/// So many hosts in a row are tried as the first one and are no better than those before them.
+/// So many hosts in a row are tried as the first one and are no better than those before them: if the source could give
+/// more than the first one gets, and if it is not known what it could.
 const TRIES: u32 = 3;
+const FEW_TRIES: u32 = 1;
 
 /// What is known of a host's pace.
 #[derive(Debug, Default)]
@@ -162,6 +164,11 @@ impl Chains {
             }
             self.chains[chain].first = Trial::default();
         }
+        let tries = match self.expected.filter(|_| root == Parent::Source) {
+            None => FEW_TRIES,
+            Some(most) if rate >= SLOW * most / self.from_source as f64 => 0,
+            Some(_) => TRIES,
+        };
         let trial = &mut self.chains[chain].first;
         let worse = |(_, its): &(usize, f64)| *its < SLOW * rate;
         let (slow, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut trial.tried)
@@ -171,7 +178,7 @@ impl Chains {
             true => trial.equal + 1,
             false => 1,
         };
-        trial.over = trial.equal > TRIES || host.pace.led;
+        trial.over = trial.equal > tries || host.pace.led;
         let over = trial.over;
         if !over {
             trial.tried.clone_from(&rest);
