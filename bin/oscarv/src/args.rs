@@ -334,6 +334,12 @@ pub struct SpreadSend {
     /// Hosts: names, addresses or sets of names, with a port if it is not the usual one: node[1-8],10.0.0.9:7000
     #[arg(long, required = true, value_name = "HOSTS")]
     pub to: Vec<String>,
+    /// Hosts that have it already and where `oscarv spread receive` has run since: others get it from them, too
+    #[arg(long, value_name = "HOSTS")]
+    pub from: Vec<String>,
+    /// Which switches hosts are at, as in Slurm's topology.conf; without it they stand as they are listed
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub topology: Option<PathBuf>,
     /// What it is called there [default: its own name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -371,10 +377,10 @@ pub struct SpreadSimulate {
     /// How many chains go out from the source
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub chains: u16,
-    /// A host whose link has only this part of the rate: 4:0.5 is the fourth host at half
+    /// A host whose link has only this part of the rate: 4:0.5 is the fourth host at half; 1%:0.5 is one of a hundred
     #[arg(long, value_name = "HOST:PART")]
     pub slow: Vec<String>,
-    /// A host that is killed, as in 4:2s
+    /// A host that is killed, as in 4:2s; 1% is one of a hundred, each at some time before the end
     #[arg(long, value_name = "HOST:TIME")]
     pub killed: Vec<String>,
     /// A host whose link is cut silently
@@ -383,6 +389,15 @@ pub struct SpreadSimulate {
     /// A host that comes late
     #[arg(long, value_name = "HOST:TIME")]
     pub late: Vec<String>,
+    /// A host that has it from the beginning, and gives it to others
+    #[arg(long, value_name = "HOST")]
+    pub have: Vec<u32>,
+    /// When the source is killed
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse)]
+    pub source_killed: Option<Duration>,
+    /// Which hosts and times parts of a hundred are: the same for the same number
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
 }
 
 #[derive(Debug, Args)]

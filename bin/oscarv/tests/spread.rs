@@ -168,3 +168,85 @@ fn nobody_there_is_a_report_and_not_a_hang() {
     let report: Value = serde_json::from_slice(&sent.stdout).unwrap();
     assert_eq!(report["failed"], serde_json::json!([to]));
 }
+
+#[test]
+fn what_is_wrong_with_a_topology_is_said_with_file_and_line() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "disk.raw", 1);
+    std::fs::write(
+        home.join("topology.conf"),
+        "SwitchName=r1 Nodes=n[1-3]\nSwitchName=top Switches=r[1-2]\nNodes=n[4-\n",
+    )
+    .unwrap();
+    let to = [
+        "disk.raw",
+        "--to",
+        "127.0.0.1:1",
+        "--topology",
+        "topology.conf",
+    ];
+    let output = send(home, &to);
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("topology.conf:2: there is no line for the switch r2"),
+        "{said}"
+    );
+    assert!(said.contains("topology.conf:3: "), "{said}");
+}
+
+/// Named by `--from`, the one gives and the other gets nothing.
+#[test]
+fn a_host_that_has_it_is_a_source_and_one_that_has_not_is_named() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let bytes = make(home, "disk.raw", 3);
+    let (a, b, c) = (
+        receiver(home, "a", &[]),
+        receiver(home, "b", &[]),
+        receiver(home, "c", &[]),
+    );
+    assert_eq!(
+        send(home, &["disk.raw", "--to", &a.address]).status.code(),
+        Some(0)
+    );
+    let from = format!("{},{}", a.address, c.address);
+    let output = send(home, &["disk.raw", "--to", &b.address, "--from", &from]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let named = format!("nothing came from {}: ", c.address);
+    assert!(
+        said.contains(&named) && !said.contains(&a.address),
+        "{said}"
+    );
+    assert!(std::fs::read(b.into.join("disk.raw")).unwrap() == bytes);
+    assert!(!c.into.join("disk.raw").exists());
+}
+
+#[test]
+fn the_simulation_of_parts_of_a_hundred_is_the_same_for_the_same_seed() {
+    let home = TempDir::new().unwrap();
+    let simulate = |seed: &str| {
+        let mut command = command(home.path());
+        command.args(["--output", "json", "spread", "simulate", "--hosts", "200"]);
+        command.args([
+            "--slow", "1%:0.5", "--killed", "1%", "--have", "50", "--seed", seed,
+        ]);
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let one = simulate("7");
+    assert_eq!(one, simulate("7"));
+    assert_ne!(one, simulate("8"));
+    assert_eq!(one["seconds"].as_array().unwrap().len(), 200);
+    let (floor, others) = (
+        one["floor"].as_f64().unwrap(),
+        one["others"].as_f64().unwrap(),
+    );
+    assert!(
+        others >= floor && others < 1.2 * floor,
+        "{others} of {floor}"
+    );
+}

@@ -1,28 +1,25 @@
 //! Who has it from whom: decisions only. No network, no clock, no randomness; the simulator runs the same code.
 //!
-//! Hosts stand in chains; each is the child of the one before it, the first is the source's. A host that comes late, or
-//! comes back, goes to the end. One that is gone is left out. The pair of a link that is slow goes to the end as well,
-//! where it slows nobody; there it is found out which of the two it was.
+//! Hosts stand in chains; each is the child of the one before it, and the first is the child of the chain's root: the
+//! source, or a host that has all of it already. Hosts of a switch stand together. A host that comes late, or comes
+//! back, goes where an upward link is free, as near as there is one: to a host that has all, or to the end of a chain.
+//! One that is gone is left out. The pair of a link that is slow goes to the end, where it slows nobody (`pace`).
 
-use std::collections::{BTreeSet, VecDeque};
+mod order;
+mod pace;
 
-/// Seconds of reports that a rate is taken from.
-const SPAN: f64 = 0.4;
+use crate::layout::Layout;
+use pace::{Pace, Trial};
+use std::collections::BTreeSet;
 
-/// A link that has less than this part of the rate before it is slow.
-const SLOW: f64 = 0.7;
-
-/// For so many seconds.
-const SLOW_FOR: f64 = 0.1;
-
-/// A new link is left alone for so many seconds.
-const SETTLE: f64 = 0.5;
-
-/// For so many seconds hosts that come stand in the order in which they are listed: neighbours are neighbours.
+/// For so many seconds hosts that come are put in order: neighbours are neighbours.
 const START: f64 = 1.0;
 
-/// Names of parents that a host is given.
+/// Names of parents that a host is given, besides the root and what else has all.
 const PARENTS: usize = 4;
+
+/// Hosts that have all and are named besides.
+const OTHERS: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parent {
@@ -30,115 +27,139 @@ pub enum Parent {
     Host(usize),
 }
 
-#[derive(Debug, Default)]
-struct Host {
-    place: Option<usize>,
-    done: bool,
-    /// Seconds and bytes of its reports.
-    samples: VecDeque<(f64, u64)>,
-    /// When it got its parent.
-    since: f64,
-    slow_since: Option<f64>,
-    /// Parents from which little came, and children to whom little went.
-    slow_from: BTreeSet<Option<usize>>,
-    slow_to: BTreeSet<usize>,
-    /// It was first, and was put last to see whether the next one is faster.
-    led: bool,
-    /// It is known to be slow: it stays last.
-    settled: bool,
+impl Parent {
+    /// As `layout` wants it.
+    fn host(self) -> Option<usize> {
+        match self {
+            Self::Source => None,
+            Self::Host(host) => Some(host),
+        }
+    }
 }
 
-impl Host {
-    fn position(&self) -> u64 {
-        self.samples.back().map_or(0, |(_, bytes)| *bytes)
-    }
+#[derive(Debug, Default)]
+struct Host {
+    /// Its chain, and its place there.
+    place: Option<(usize, usize)>,
+    done: bool,
+    /// Whom it was told to ask first.
+    parent: Option<Parent>,
+    pace: Pace,
+}
 
-    /// Bytes a second, if there are reports of long enough.
-    fn rate(&self) -> Option<f64> {
-        let (first, last) = (self.samples.front()?, self.samples.back()?);
-        let span = last.0 - first.0;
-        (span >= SPAN * 0.7).then(|| (last.1 - first.1) as f64 / span)
-    }
+/// A chain that nobody stands in has its place still, so that numbers of chains stay.
+#[derive(Debug)]
+struct Chain {
+    root: Parent,
+    hosts: Vec<usize>,
+    /// What is known of its first host.
+    first: Trial,
 }
 
 #[derive(Debug)]
 pub struct Chains {
+    layout: Layout,
     hosts: Vec<Host>,
-    chains: Vec<Vec<usize>>,
-    changed: Vec<usize>,
+    /// The first ones go out from the source, so many as were asked for.
+    chains: Vec<Chain>,
+    from_source: usize,
+    changed: BTreeSet<usize>,
+    /// Changes with every change of the chains.
+    version: u64,
+    /// Those that had all of it when they came.
+    whole: BTreeSet<usize>,
     now: f64,
     /// The best rate that any host has had.
     best: f64,
-    /// Of each chain: what is known of its first host.
-    firsts: Vec<First>,
-}
-
-/// The source has all, so nothing shows whether the first host of a chain is slow but trying another one.
-#[derive(Clone, Copy, Debug)]
-enum First {
-    Untried,
-    /// Another one is first now, instead of this host, which had this rate.
-    Trying(usize, f64),
-    Tried,
+    /// Bytes a second that can leave the source, if that is known.
+    expected: Option<f64>,
+    /// Somebody has come or gone, and all are to be put in order again.
+    disordered: bool,
+    /// Who is slow has been moved, or it is too late to put all in order again.
+    fixed: bool,
 }
 
 impl Chains {
-    /// For so many hosts, none of which is there yet, in so many chains.
+    /// For so many hosts, none of which is there yet, in so many chains, as they are listed.
     pub fn new(hosts: usize, chains: usize) -> Self {
-        Self {
+        Self::ordered(Layout::flat(hosts), hosts, chains)
+    }
+
+    /// For so many hosts that stand as `layout` says. `chains`: how many go out from the source.
+    pub fn ordered(layout: Layout, hosts: usize, chains: usize) -> Self {
+        let mut all = Self {
+            layout,
             hosts: (0..hosts).map(|_| Host::default()).collect(),
-            chains: vec![Vec::new(); chains.max(1)],
-            changed: Vec::new(),
+            chains: Vec::new(),
+            from_source: chains.max(1),
+            changed: BTreeSet::new(),
+            version: 0,
+            whole: BTreeSet::new(),
             now: 0.0,
             best: 0.0,
-            firsts: vec![First::Untried; chains.max(1)],
-        }
+            expected: None,
+            disordered: false,
+            fixed: false,
+        };
+        (0..chains.max(1)).for_each(|_| all.chain(Parent::Source, Vec::new()));
+        all
+    }
+
+    /// Bytes a second that can leave the source, at most. A chain that has them begins with a host that is not slow.
+    pub fn expect(&mut self, rate: f64) {
+        self.expected = Some(rate);
     }
 
     /// Seconds since the beginning; never goes back.
     pub fn time(&mut self, now: f64) {
         self.now = self.now.max(now);
+        if self.now >= START && !self.fixed {
+            self.arrange();
+            self.fixed = true;
+        }
     }
 
     /// A host is there, or is back.
     pub fn join(&mut self, host: usize) {
         self.leave(host);
-        let shortest = (0..self.chains.len()).min_by_key(|chain| self.chains[*chain].len());
-        let chain = shortest.unwrap_or(0);
-        // Those that are slow stay last.
-        let settled = |host: &usize| self.hosts[*host].settled;
-        let slow = self.chains[chain]
-            .iter()
-            .rev()
-            .take_while(|h| settled(h))
-            .count();
-        let end = self.chains[chain].len() - slow;
-        let before = self.chains[chain].iter().take(end);
-        let at = match self.now < START {
-            true => before.take_while(|other| **other < host).count(),
-            false => end,
-        };
-        self.chains[chain].insert(at, host);
-        self.renew(chain, at);
+        self.hosts[host].done = false;
+        match self.fixed {
+            true => self.attach(vec![host]),
+            false => {
+                // It has its place when all are put in order.
+                self.hosts[host].place = Some((0, self.chains[0].hosts.len()));
+                self.chains[0].hosts.push(host);
+                self.disordered = true;
+            }
+        }
+    }
+
+    /// A host is there that has all of it, and gives it to others.
+    pub fn whole(&mut self, host: usize) {
+        self.leave(host);
+        self.whole.insert(host);
+        self.hosts[host].done = true;
+        self.disordered |= !self.fixed;
     }
 
     /// A host is there after all.
     pub fn stay(&mut self, host: usize) {
-        if self.hosts[host].place.is_none() {
+        if !self.is_there(host) {
             self.join(host);
         }
     }
 
     /// A host is there no more.
     pub fn leave(&mut self, host: usize) {
-        if let Some(chain) = self.hosts[host].place.take() {
-            let at = self.chains[chain].iter().position(|h| *h == host);
-            if let Some(at) = at {
-                self.chains[chain].remove(at);
-                self.renew(chain, at);
-            }
+        self.disordered |= self.whole.remove(&host) && !self.fixed;
+        let one = &mut self.hosts[host];
+        one.pace.forget();
+        one.parent = None;
+        if let Some((chain, at)) = one.place.take() {
+            self.chains[chain].hosts.remove(at);
+            self.renew(chain, at);
         }
-        self.hosts[host].samples.clear();
+        self.uproot(host);
     }
 
     /// A host has all of it. It still is a parent.
@@ -146,49 +167,79 @@ impl Chains {
         self.hosts[host].done = true;
     }
 
-    /// How many bytes a host has.
-    pub fn report(&mut self, host: usize, bytes: u64) {
-        let now = self.now;
-        let samples = &mut self.hosts[host].samples;
-        if samples.back().is_some_and(|(_, before)| *before > bytes) {
-            samples.clear();
-        }
-        samples.push_back((now, bytes));
-        while samples.len() > 2 && samples.get(1).is_some_and(|(at, _)| now - at > SPAN) {
-            samples.pop_front();
-        }
+    fn is_there(&self, host: usize) -> bool {
+        self.whole.contains(&host) || self.hosts[host].place.is_some()
     }
 
     /// Whom a host should ask, the best first. The source is always among them.
     pub fn parents(&self, host: usize) -> Vec<Parent> {
         let mut parents = Vec::new();
-        if let Some(chain) = self.hosts[host].place
-            && let Some(at) = self.chains[chain].iter().position(|h| *h == host)
-        {
-            let before = self.chains[chain][..at].iter().rev().take(PARENTS);
+        let mut root = Parent::Source;
+        if let Some((chain, at)) = self.hosts[host].place {
+            let chain = &self.chains[chain];
+            let before = chain.hosts[..at].iter().rev().take(PARENTS);
             parents.extend(before.map(|h| Parent::Host(*h)));
+            root = chain.root;
         }
-        parents.push(Parent::Source);
+        parents.push(root);
+        // If the root is lost, and with it the source, it goes on with these. Ends of chains have their upward link
+        // free; only of those that do not begin at the source, so that no two wait for each other.
+        if root == Parent::Source {
+            let others = self.chains.iter().filter(|chain| chain.root != root);
+            let ends = others.filter_map(|chain| chain.hosts.last().copied());
+            let near = ends.min_by_key(|end| self.layout.distance(Some(host), Some(*end)));
+            parents.extend(near.map(Parent::Host));
+        }
+        let other = |h: &usize| *h != host && !parents.contains(&Parent::Host(*h));
+        let mut others: Vec<usize> = self.whole.iter().copied().filter(other).collect();
+        others.sort_by_key(|h| self.layout.distance(Some(host), Some(*h)));
+        parents.extend(others.into_iter().take(OTHERS).map(Parent::Host));
+        if root != Parent::Source {
+            parents.push(Parent::Source);
+        }
         parents
     }
 
     /// Hosts whose parents are others than before, since this was asked last.
     pub fn changes(&mut self) -> Vec<usize> {
-        let mut changed = std::mem::take(&mut self.changed);
-        changed.sort_unstable();
-        changed.dedup();
-        changed.retain(|host| self.hosts[*host].place.is_some());
+        self.arrange();
+        let changed = std::mem::take(&mut self.changed).into_iter();
         changed
+            .filter(|host| self.hosts[*host].place.is_some())
+            .collect()
     }
 
-    /// The chains as they are.
-    pub fn order(&self) -> &[Vec<usize>] {
-        &self.chains
+    /// The chains as they are; some may be empty.
+    pub fn order(&mut self) -> Vec<&[usize]> {
+        self.arrange();
+        self.chains.iter().map(|chain| &*chain.hosts).collect()
+    }
+
+    /// Another number whenever the chains are others than before.
+    pub fn version(&mut self) -> u64 {
+        self.arrange();
+        self.version
+    }
+
+    /// Each host that stands in a chain, and whom it has it from.
+    pub fn links(&mut self) -> Vec<(Parent, usize)> {
+        self.arrange();
+        let mut links = Vec::new();
+        for chain in &self.chains {
+            let mut before = chain.root;
+            for host in &chain.hosts {
+                links.push((std::mem::replace(&mut before, Parent::Host(*host)), *host));
+            }
+        }
+        links
     }
 
     /// A child says that it gets nothing from a parent which is alive otherwise.
     pub fn complain(&mut self, child: usize, parent: usize) {
-        let (Some(chain), Some(other)) = (self.hosts[child].place, self.hosts[parent].place) else {
+        self.arrange();
+        let (Some((chain, _)), Some((other, _))) =
+            (self.hosts[child].place, self.hosts[parent].place)
+        else {
             return;
         };
         if chain == other && !self.hosts[parent].done {
@@ -196,218 +247,61 @@ impl Chains {
         }
     }
 
-    /// Looks for links that are slow, and acts on the first. To be called some ten times a second.
-    pub fn look(&mut self) {
-        let rates = self.hosts.iter().filter(|host| !host.done);
-        self.best = rates.filter_map(Host::rate).fold(self.best, f64::max);
-        for chain in 0..self.chains.len() {
-            self.look_at(chain);
-        }
+    /// Where those begin that are known to be slow, and stay last.
+    fn end(&self, chain: usize) -> usize {
+        let order = &self.chains[chain].hosts;
+        let slow = |host: &&usize| self.hosts[**host].pace.is_slow();
+        order.len() - order.iter().rev().take_while(slow).count()
     }
 
-    fn look_at(&mut self, chain: usize) {
-        if self.look_at_first(chain) {
-            return;
-        }
-        let order = self.chains[chain].clone();
-        for (at, child) in order.iter().copied().enumerate() {
-            let parent = at.checked_sub(1).map(|before| order[before]);
-            if !self.is_slow(child, parent) {
-                self.hosts[child].slow_since = None;
-                continue;
-            }
-            let since = *self.hosts[child].slow_since.get_or_insert(self.now);
-            if self.now - since < SLOW_FOR {
-                continue;
-            }
-            self.hosts[child].slow_since = None;
-            self.mend(chain, child, parent);
-            return;
-        }
-    }
-
-    /// Puts the first host last, once, to see whether it was slow; and again when it gets less than others once had.
-    fn look_at_first(&mut self, chain: usize) -> bool {
-        let [first, _, ..] = *self.chains[chain] else {
-            return false;
-        };
-        let host = &self.hosts[first];
-        let Some(rate) = host.rate().filter(|_| self.now - host.since >= SETTLE) else {
-            return false;
-        };
-        if host.done {
-            return false;
-        }
-        let again = match self.firsts[chain] {
-            First::Untried => true,
-            First::Trying(before, its) => {
-                self.firsts[chain] = First::Tried;
-                let better = rate > its / SLOW;
-                if better {
-                    self.settle(chain, before);
-                }
-                better
-            }
-            First::Tried => rate < SLOW * self.best,
-        };
-        if !again || self.hosts[first].led {
-            return false;
-        }
-        self.firsts[chain] = First::Trying(first, rate);
-        self.hosts[first].led = true;
-        self.put_last(chain, &[first]);
-        true
-    }
-
-    /// Does this host get much less than its parent, and stand behind it?
-    fn is_slow(&self, child: usize, parent: Option<usize>) -> bool {
-        let host = &self.hosts[child];
-        if host.done || host.settled || self.now - host.since < SETTLE {
-            return false;
-        }
-        let Some(rate) = host.rate() else {
-            return false;
-        };
-        let Some(parent) = parent else {
-            return false;
-        };
-        let before = &self.hosts[parent];
-        // A parent that has all gives what the line carries: that of the best who still gets something.
-        let best = match before.done {
-            true => self
-                .hosts
-                .iter()
-                .filter(|h| !h.done)
-                .filter_map(Host::rate)
-                .fold(0.0, f64::max),
-            false if self.now - before.since < SETTLE => return false,
-            false => match before.rate() {
-                Some(rate) => rate,
-                None => return false,
-            },
-        };
-        let behind = before.position().saturating_sub(host.position()) as f64;
-        rate < SLOW * best && (before.done || behind > 0.15 * best)
-    }
-
-    /// A link is slow. Which of its two hosts is it? Whoever was slow with somebody else, too. While that is not known
-    /// both go to the end, where they slow nobody; the child first, so that it shows how it does with another parent.
-    fn mend(&mut self, chain: usize, child: usize, parent: Option<usize>) {
-        self.hosts[child].slow_from.insert(parent);
-        if let Some(parent) = parent {
-            self.hosts[parent].slow_to.insert(child);
-        }
-        match parent {
-            Some(parent) if self.hosts[child].slow_from.len() < 2 => {
-                if self.hosts[parent].slow_to.len() < 2 {
-                    self.put_last(chain, &[child, parent]);
-                } else {
-                    self.settle(chain, parent);
-                }
-            }
-            _ => self.settle(chain, child),
-        }
-    }
-
-    /// A host is slow: it goes last, and stays there.
-    fn settle(&mut self, chain: usize, host: usize) {
-        self.put_last(chain, &[host]);
-        self.hosts[host].settled = true;
-    }
-
-    /// Puts hosts at the end of their chain, in this order; before those that are settled.
+    /// Puts hosts at the end of their chain, in this order; before those that are known to be slow.
     fn put_last(&mut self, chain: usize, hosts: &[usize]) {
-        let order = &mut self.chains[chain];
-        let first = order.iter().position(|h| hosts.contains(h)).unwrap_or(0);
+        self.fixed = true;
+        let order = &mut self.chains[chain].hosts;
+        let Some(first) = order.iter().position(|h| hosts.contains(h)) else {
+            return;
+        };
+        let here = |host: &usize| self.hosts[*host].place.is_some_and(|(c, _)| c == chain);
+        let last: Vec<usize> = hosts.iter().copied().filter(here).collect();
         order.retain(|h| !hosts.contains(h));
-        let slow = order
-            .iter()
-            .rev()
-            .take_while(|h| self.hosts[**h].settled)
-            .count();
-        let at = order.len() - slow;
-        for (offset, host) in hosts.iter().enumerate() {
-            order.insert(at + offset, *host);
-        }
+        let at = self.end(chain);
+        self.chains[chain].hosts.splice(at..at, last);
         self.renew(chain, first.min(at));
     }
 
     /// From this place on parents may be others.
     fn renew(&mut self, chain: usize, from: usize) {
-        let order = &self.chains[chain];
-        for (at, host) in order.iter().copied().enumerate().skip(from) {
+        // Whose parent is another, and the next ones, who get other names for the case of a loss.
+        let mut news = 0;
+        self.version += 1;
+        let Chain { root, hosts, .. } = &self.chains[chain];
+        for at in from..hosts.len() {
+            let host = hosts[at];
+            let parent = at.checked_sub(1).map(|before| Parent::Host(hosts[before]));
+            let parent = parent.unwrap_or(*root);
             let one = &mut self.hosts[host];
-            one.place = Some(chain);
-            // Only the next ones have another parent; further ones have other names for the case of a loss.
-            if at <= from + PARENTS {
-                self.changed.push(host);
+            one.place = Some((chain, at));
+            if one.parent != Some(parent) {
+                one.parent = Some(parent);
+                one.pace.begin(self.now);
+                news = PARENTS + 1;
+            }
+            if news > 0 {
+                news -= 1;
+                self.changed.insert(host);
             }
         }
-        for at in [from, from + 1] {
-            if let Some(host) = order.get(at) {
-                self.hosts[*host].since = self.now;
-                self.hosts[*host].slow_since = None;
-            }
-        }
-        // Those that were put at the end have new parents, too.
-        for host in order.iter().rev().take(PARENTS) {
-            self.changed.push(*host);
+        // Where the source's children go without it.
+        if *root != Parent::Source {
+            let of_source = self
+                .chains
+                .iter()
+                .filter(|chain| chain.root == Parent::Source);
+            let first = of_source.flat_map(|chain| chain.hosts.iter().take(PARENTS));
+            self.changed.extend(first);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chain(hosts: usize) -> Chains {
-        let mut chains = Chains::new(hosts, 1);
-        (0..hosts).for_each(|host| chains.join(host));
-        chains.changes();
-        chains
-    }
-
-    #[test]
-    fn hosts_stand_as_they_are_listed_and_the_late_ones_at_the_end() {
-        let mut chains = Chains::new(4, 1);
-        chains.join(3);
-        chains.join(1);
-        chains.join(0);
-        assert_eq!(chains.order(), [[0, 1, 3]]);
-        chains.time(5.0);
-        chains.join(2);
-        assert_eq!(chains.order(), [[0, 1, 3, 2]]);
-        assert_eq!(chains.parents(0), [Parent::Source]);
-        assert_eq!(
-            chains.parents(3),
-            [Parent::Host(1), Parent::Host(0), Parent::Source]
-        );
-    }
-
-    #[test]
-    fn who_is_gone_is_left_out_and_only_those_after_it_hear_of_it() {
-        let mut chains = chain(20);
-        chains.leave(4);
-        let changed = chains.changes();
-        assert!(changed.contains(&5) && !changed.contains(&3), "{changed:?}");
-        assert_eq!(chains.parents(5)[0], Parent::Host(3));
-        assert!(!chains.order()[0].contains(&4));
-    }
-
-    #[test]
-    fn a_parent_that_one_child_cannot_hear_goes_to_the_end() {
-        let mut chains = chain(5);
-        chains.complain(2, 1);
-        assert_eq!(chains.order(), [[0, 2, 3, 4, 1]]);
-        assert_eq!(chains.parents(2)[0], Parent::Host(0));
-    }
-
-    #[test]
-    fn several_chains_are_equally_long() {
-        let mut chains = Chains::new(10, 3);
-        (0..10).for_each(|host| chains.join(host));
-        let mut lengths: Vec<usize> = chains.order().iter().map(Vec::len).collect();
-        lengths.sort_unstable();
-        assert_eq!(lengths, [3, 3, 4]);
-    }
-}
+mod tests;

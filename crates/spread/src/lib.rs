@@ -13,6 +13,8 @@
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `keeper`, `place` | checks what comes and puts it on disk |
+//! | `layout`, `topology` | racks and switches, and the file that has them |
+//! | `speed` | how fast this host's links are |
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
 //! | `limit`, `idle` | to take less than there is |
@@ -22,6 +24,7 @@ mod blocks;
 pub mod chain;
 pub mod idle;
 mod keeper;
+pub mod layout;
 pub mod limit;
 pub mod manifest;
 mod place;
@@ -33,6 +36,8 @@ mod serve;
 pub mod sign;
 pub mod simulate;
 pub mod source;
+mod speed;
+pub mod topology;
 mod transfer;
 mod wire;
 

@@ -21,6 +21,11 @@ impl Limit {
         }
     }
 
+    /// Bytes a second.
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
     /// Returns when so many bytes may go. Shared by all who send.
     pub async fn take(&self, bytes: usize) {
         let turn = {

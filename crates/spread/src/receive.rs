@@ -166,7 +166,7 @@ type Lines = BufReader<OwnedReadHalf>;
 /// Looks at an offer, and takes it. An error is a refusal.
 async fn offered(
     hub: &Arc<Hub>,
-    lines: Lines,
+    mut lines: Lines,
     writer: &mut OwnedWriteHalf,
     offer: &Offer,
     from: SocketAddr,
@@ -199,10 +199,14 @@ async fn offered(
     match &there {
         Some((old, true)) if old.id == header.id => {
             let frames = header.frames();
-            wire::write_line(writer, &FromReceiver::Accept { frames }).await?;
+            let gives = Some(hub.transfer(header.id).is_some_and(|t| t.complete()));
+            wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
             wire::write_line(writer, &FromReceiver::Done).await?;
+            // As long as the connection is there, the source knows that this host is.
+            while let Ok(Some(ToReceiver::Parents(_))) = wire::read_line(&mut lines).await {}
             return Ok(());
         }
+        _ if offer.ask => return Err(io::Error::other("it does not have it")),
         Some((old, true)) if old.created > header.created => {
             return refuse(&header.name, "what is here is newer".to_owned());
         }
@@ -342,7 +346,10 @@ impl Session {
         let (say, mut said) = mpsc::unbounded_channel();
         let (again, mut repairs) = mpsc::unbounded_channel();
         let frames = self.transfer.count().0;
-        let _ = say.send(FromReceiver::Accept { frames });
+        let _ = say.send(FromReceiver::Accept {
+            frames,
+            gives: None,
+        });
         let mut tasks = JoinSet::new();
         let (_stop, stopped) = oneshot::channel();
         if let Some(inflow) = self.inflow.take() {

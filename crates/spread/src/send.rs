@@ -1,8 +1,11 @@
 //! The source's side: it offers a transfer to hosts, and leads them.
 
 use crate::chain::{Chains, Parent};
+use crate::layout::Layout;
 use crate::limit::Limit;
 use crate::serve;
+use crate::speed;
+use crate::topology::Topology;
 use crate::transfer::Transfer;
 use crate::wire::{self, CONNECT, FromReceiver, Hello, Offer, Report, ToReceiver};
 use serde::Serialize;
@@ -36,6 +39,29 @@ pub struct Options {
     /// How long hosts that are not there are waited for, after the others have it.
     pub patience: Duration,
     pub limit: Option<Limit>,
+}
+
+/// What else is known of the hosts.
+#[derive(Default)]
+pub struct Plan {
+    /// Names and addresses of hosts that have it, and from which others can have it, too.
+    pub from: Vec<(String, SocketAddr)>,
+    /// Which switches hosts are at, and the source's own name.
+    pub topology: Option<(Topology, String)>,
+}
+
+impl Plan {
+    fn layout(&self, hosts: &[(String, SocketAddr)]) -> Layout {
+        let bare = |(name, address): &'_ (String, SocketAddr)| match name.parse::<SocketAddr>() {
+            Ok(_) => address.ip().to_string(),
+            Err(_) => name.clone(),
+        };
+        let names: Vec<String> = hosts.iter().map(bare).collect();
+        match &self.topology {
+            Some((topology, own)) => topology.layout(names.iter().map(String::as_str), own),
+            None => Layout::flat(hosts.len()),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -79,6 +105,29 @@ pub async fn send(
     options: Options,
     told: impl FnMut(&[Host]),
 ) -> io::Result<Vec<Host>> {
+    send_by(transfer, options, Plan::default(), told).await
+}
+
+/// As [`send`], with what else is known. The report has the hosts of `plan.from` last, as far as they are not among
+/// those that are to get it.
+pub async fn send_by(
+    transfer: Arc<Transfer>,
+    mut options: Options,
+    plan: Plan,
+    told: impl FnMut(&[Host]),
+) -> io::Result<Vec<Host>> {
+    let needy = options.hosts.len();
+    for (name, address) in &plan.from {
+        if options.hosts.iter().all(|(_, known)| known != address) {
+            options.hosts.push((name.clone(), *address));
+        }
+    }
+    let layout = plan.layout(&options.hosts);
+    let mut chains = Chains::ordered(layout, options.hosts.len(), options.chains);
+    let most = options.limit.as_ref().map(Limit::rate);
+    if let Some(rate) = most.into_iter().chain(speed::of_links()).reduce(f64::min) {
+        chains.expect(rate);
+    }
     let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
     let port = listener.local_addr()?.port();
     let limit = options.limit.map(Arc::new);
@@ -93,13 +142,15 @@ pub async fn send(
             host: index,
             address: *address,
             port,
+            ask: index >= needy,
             transfer: transfer.clone(),
             say: say.clone(),
         };
         tasks.spawn(link.keep(ordered));
     }
     let leader = Leader {
-        chains: Chains::new(options.hosts.len(), options.chains),
+        chains,
+        needy,
         hosts: options
             .hosts
             .iter()
@@ -171,6 +222,8 @@ struct Link {
     host: usize,
     address: SocketAddr,
     port: u16,
+    /// It is only asked whether it has it.
+    ask: bool,
     transfer: Arc<Transfer>,
     say: mpsc::UnboundedSender<(usize, Said)>,
 }
@@ -205,6 +258,7 @@ impl Link {
         let offer = Offer {
             header: self.transfer.line.clone(),
             signature: self.transfer.proof.clone(),
+            ask: self.ask,
         };
         wire::write_line(&mut writer, &Hello::Offer(offer)).await?;
         let _ = self.say.send((self.host, Said::Here(source)));
@@ -243,6 +297,8 @@ impl Link {
 
 struct Leader {
     chains: Chains,
+    /// So many of the hosts are to get it; the others have it.
+    needy: usize,
     hosts: Vec<Host>,
     /// When each was heard last.
     heard: Vec<Option<Instant>>,
@@ -267,10 +323,13 @@ impl Leader {
         let mut idle = None;
         loop {
             tokio::select! {
-                said = said.recv() => {
-                    let Some((host, said)) = said else { break };
+                next = said.recv() => {
+                    let Some((host, said_now)) = next else { break };
                     self.chains.time(self.begin.elapsed().as_secs_f64());
-                    self.hear(host, said);
+                    self.hear(host, said_now);
+                    while let Ok((host, more)) = said.try_recv() {
+                        self.hear(host, more);
+                    }
                 }
                 _ = looks.tick() => {
                     self.chains.time(self.begin.elapsed().as_secs_f64());
@@ -280,10 +339,11 @@ impl Leader {
             }
             self.order();
             let open = |state: State| matches!(state, State::Away | State::Receiving);
-            if !self.hosts.iter().any(|host| open(host.state)) || self.transfer.failed().is_some() {
+            let needy = &self.hosts[..self.needy];
+            if !needy.iter().any(|host| open(host.state)) || self.transfer.failed().is_some() {
                 break;
             }
-            if self.hosts.iter().any(|host| host.state == State::Receiving) {
+            if needy.iter().any(|host| host.state == State::Receiving) {
                 idle = None;
             } else if idle.get_or_insert_with(Instant::now).elapsed() > self.patience {
                 break;
@@ -291,7 +351,8 @@ impl Leader {
         }
         for (host, order) in self.orders.iter().enumerate() {
             let _ = order.send(ToReceiver::Bye);
-            if matches!(self.hosts[host].state, State::Away | State::Receiving) {
+            let open = matches!(self.hosts[host].state, State::Away | State::Receiving);
+            if open && host < self.needy {
                 self.hosts[host].state = State::Failed;
                 if let Some(why) = self.transfer.failed() {
                     self.hosts[host].notes.push(why.to_string());
@@ -328,7 +389,7 @@ impl Leader {
 
     fn line(&mut self, host: usize, line: FromReceiver, now: f64) {
         match line {
-            FromReceiver::Accept { frames } => {
+            FromReceiver::Accept { frames, gives } => {
                 if now > 1.0 {
                     self.note(host, format!("joined with {frames} frames"));
                 } else if frames > 0 {
@@ -338,7 +399,12 @@ impl Leader {
                 if self.hosts[host].state != State::Done {
                     self.hosts[host].state = State::Receiving;
                 }
-                self.chains.join(host);
+                match gives {
+                    None => self.chains.join(host),
+                    Some(true) => self.chains.whole(host),
+                    // It was started anew since: the file is there, but not what goes over the network.
+                    Some(false) => self.chains.done(host),
+                }
             }
             FromReceiver::Refuse { reason } => {
                 self.hosts[host].state = State::Refused;
@@ -369,7 +435,7 @@ impl Leader {
                 let one = &mut self.hosts[host];
                 one.state = State::Done;
                 one.frames = self.transfer.header.frames();
-                one.seconds = Some(now);
+                one.seconds.get_or_insert(now);
             }
             FromReceiver::Failed { reason } => {
                 self.chains.leave(host);

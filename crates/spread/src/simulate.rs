@@ -5,15 +5,21 @@
 //! same result.
 
 use crate::chain::{Chains, Parent};
+use crate::layout::Layout;
 
-/// Seconds of a step.
+/// Seconds of a step; of more hosts than `MANY` the steps are longer.
 const STEP: f64 = 0.005;
+const LONG_STEP: f64 = 0.01;
+const MANY: usize = 2000;
 
 /// Seconds between looks and reports, as in `send` and `receive`.
 const LOOK: f64 = 0.1;
 
 /// Seconds after which silence is noticed, as in `wire`.
 const SILENCE: f64 = 0.4;
+
+/// Seconds without a byte after which hosts give up, as in `receive`.
+const ORPHAN: f64 = 10.0;
 
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -22,11 +28,20 @@ pub struct Scenario {
     pub rate: f64,
     /// That of the source.
     pub source_rate: f64,
+    /// It knows that.
+    pub source_knows: bool,
+    /// Seconds at which the source, which leads, is killed.
+    pub source_killed: Option<f64>,
+    /// Chains that go out from the source.
     pub chains: usize,
     /// Bytes that a host is behind its parent.
     pub hop_bytes: f64,
     /// Seconds that a hop takes besides.
     pub hop_seconds: f64,
+    /// Seconds before the first byte: connections, and looking at what is there.
+    pub begin: f64,
+    /// Where hosts stand; none: nothing is known.
+    pub layout: Option<Layout>,
     pub hosts: Vec<Host>,
     /// Seconds after which the simulation ends in any case.
     pub most: f64,
@@ -40,6 +55,8 @@ pub struct Host {
     pub up: f64,
     /// Seconds at which it comes.
     pub from: f64,
+    /// It has all of it when it comes, and gives it to others.
+    pub whole: bool,
     /// Seconds at which it is killed: its connections break.
     pub killed: Option<f64>,
     /// Seconds at which its link is cut: nothing breaks, nothing comes.
@@ -52,22 +69,52 @@ impl Default for Host {
             down: 1.0,
             up: 1.0,
             from: 0.0,
+            whole: false,
             killed: None,
             cut: None,
         }
     }
 }
 
+/// Numbers that look random and are the same for the same seed (SplitMix64, <https://prng.di.unimi.it/splitmix64.c>).
+#[derive(Clone, Debug)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// From 0 to less than 1.
+    pub fn throw(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// So many different ones of so many.
+    pub fn choose(&mut self, some: usize, all: usize) -> Vec<usize> {
+        let mut left: Vec<usize> = (0..all).collect();
+        let take = |_| left.swap_remove((self.throw() * left.len() as f64) as usize);
+        (0..some.min(all)).map(take).collect()
+    }
+}
+
 impl Scenario {
+    /// Seconds before the first byte, as measured on one machine.
+    pub const BEGIN: f64 = 0.03;
+
     /// So many equal hosts, all there, on links that carry `rate` bytes a second.
     pub fn new(hosts: usize, bytes: f64, rate: f64) -> Self {
         Self {
             bytes,
             rate,
             source_rate: rate,
+            source_knows: true,
+            source_killed: None,
             chains: 1,
             hop_bytes: 4096.0,
             hop_seconds: 0.0005,
+            begin: 0.0,
+            layout: None,
             hosts: vec![Host::default(); hosts],
             most: 1000.0 + 20.0 * bytes / rate,
         }
@@ -80,7 +127,18 @@ impl Scenario {
 
     /// Seconds at which each host has all of it; none: never.
     pub fn run(&self) -> Vec<Option<f64>> {
-        Run::new(self).run()
+        let mut run = Run::new(self);
+        run.run();
+        run.hosts.into_iter().map(|one| one.done).collect()
+    }
+
+    /// The same, and after how many seconds it is looked at: who has it from whom then.
+    pub fn run_and_look(&self, at: f64) -> (Vec<Option<f64>>, Vec<(Parent, usize)>) {
+        let mut run = Run::new(self);
+        run.look_at = Some(at);
+        run.run();
+        let times = run.hosts.into_iter().map(|one| one.done).collect();
+        (times, run.looked)
     }
 }
 
@@ -107,73 +165,129 @@ struct One {
 
 struct Run<'a> {
     scenario: &'a Scenario,
+    step: f64,
     chains: Chains,
     hosts: Vec<One>,
     now: f64,
+    /// What befalls hosts, the last first.
+    events: Vec<(f64, usize, Life)>,
+    /// Parents before their children, and the version of the chains that this is of.
+    order: Vec<usize>,
+    version: Option<u64>,
+    /// How many children a host gives to at the moment, and the source.
+    children: Vec<u32>,
+    source_children: u32,
+    progress: f64,
+    look_at: Option<f64>,
+    looked: Vec<(Parent, usize)>,
 }
 
 impl<'a> Run<'a> {
     fn new(scenario: &'a Scenario) -> Self {
-        let one = |_| One {
+        let one = |host: &Host| One {
             life: Life::NotYet,
-            bytes: 0.0,
+            bytes: if host.whole { scenario.bytes } else { 0.0 },
             parents: vec![Parent::Source],
             asks: 0,
             silent: 0.0,
             connecting: 0.0,
             done: None,
         };
+        let count = scenario.hosts.len();
+        let layout = scenario.layout.clone();
+        let mut events = Vec::new();
+        for (index, host) in scenario.hosts.iter().enumerate() {
+            events.push((host.from + scenario.begin, index, Life::Alive));
+            events.extend(host.killed.map(|at| (at, index, Life::Dead)));
+            events.extend(host.cut.map(|at| (at, index, Life::Cut)));
+        }
+        let layout = layout.unwrap_or_else(|| Layout::flat(count));
+        let mut chains = Chains::ordered(layout, count, scenario.chains);
+        if scenario.source_knows {
+            chains.expect(scenario.source_rate);
+        }
+        events.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
         Self {
             scenario,
-            chains: Chains::new(scenario.hosts.len(), scenario.chains),
+            step: if count > MANY { LONG_STEP } else { STEP },
+            chains,
             hosts: scenario.hosts.iter().map(one).collect(),
             now: 0.0,
+            events,
+            order: Vec::new(),
+            version: None,
+            children: vec![0; count],
+            source_children: 0,
+            progress: 0.0,
+            look_at: None,
+            looked: Vec::new(),
         }
     }
 
-    fn run(mut self) -> Vec<Option<f64>> {
+    fn run(&mut self) {
         let mut look = 0.0;
         while self.now < self.scenario.most {
-            self.chains.time(self.now);
+            let leads = self.source_lives();
             self.befall();
-            if self.now >= look {
-                look = self.now + LOOK;
-                self.look();
-            }
-            self.tell();
-            self.flow();
-            let open = |(host, one): (&Host, &One)| {
-                one.done.is_none() && host.killed.is_none() && host.cut.is_none()
-            };
-            if !self.scenario.hosts.iter().zip(&self.hosts).any(open) {
+            if leads {
+                self.chains.time(self.now);
+                if self.now >= look {
+                    look = self.now + LOOK;
+                    self.look();
+                    if !self.is_open() {
+                        break;
+                    }
+                }
+                self.tell();
+            } else if !self.is_open() || self.now - self.progress > ORPHAN {
                 break;
             }
-            self.now += STEP;
+            if self.look_at.is_some_and(|at| self.now >= at) {
+                self.look_at = None;
+                self.looked = self.chains.links();
+            }
+            self.flow();
+            self.now += self.step;
         }
-        self.hosts.into_iter().map(|one| one.done).collect()
+    }
+
+    fn source_lives(&self) -> bool {
+        let killed = self.scenario.source_killed;
+        killed.is_none_or(|at| self.now < at)
+    }
+
+    /// Is there anybody who may still get it?
+    fn is_open(&self) -> bool {
+        let open = |one: &One| one.done.is_none() && matches!(one.life, Life::NotYet | Life::Alive);
+        self.hosts.iter().any(open)
     }
 
     fn befall(&mut self) {
-        for (index, host) in self.scenario.hosts.iter().enumerate() {
-            let life = self.hosts[index].life;
-            if life == Life::NotYet && self.now >= host.from {
-                self.hosts[index].life = Life::Alive;
-                self.hosts[index].silent = self.now;
-                self.chains.join(index);
-            }
-            if life == Life::Alive && host.killed.is_some_and(|at| self.now >= at) {
-                self.hosts[index].life = Life::Dead;
-                self.chains.leave(index);
-            }
-            if life == Life::Alive && host.cut.is_some_and(|at| self.now >= at) {
-                self.hosts[index].life = Life::Cut;
+        while let Some((_, index, life)) = self.events.pop_if(|(at, ..)| *at <= self.now) {
+            let before = std::mem::replace(&mut self.hosts[index].life, life);
+            match (before, life) {
+                (Life::NotYet, Life::Alive) => {
+                    self.hosts[index].silent = self.now;
+                    self.progress = self.now;
+                    match self.scenario.hosts[index].whole {
+                        true => {
+                            self.hosts[index].done = Some(self.now);
+                            self.chains.whole(index);
+                        }
+                        false => self.chains.join(index),
+                    }
+                }
+                (Life::Alive, Life::Dead) => self.chains.leave(index),
+                (Life::Alive, Life::Cut) => {}
+                // What is gone stays so; what was not there is not lost.
+                _ => self.hosts[index].life = if life == Life::Alive { before } else { life },
             }
         }
     }
 
     fn look(&mut self) {
         for (index, one) in self.hosts.iter().enumerate() {
-            if one.life == Life::Alive {
+            if one.life == Life::Alive && one.done.is_none_or(|at| self.now - at < LOOK) {
                 self.chains.report(index, one.bytes as u64);
             }
         }
@@ -198,75 +312,94 @@ impl<'a> Run<'a> {
         }
     }
 
+    fn wants(&self, index: usize) -> bool {
+        let one = &self.hosts[index];
+        one.life == Life::Alive && one.done.is_none() && self.now >= one.connecting
+    }
+
     /// One step of all links.
     fn flow(&mut self) {
-        let (mut children, mut source_children) = (vec![0_u32; self.hosts.len()], 0_u32);
-        let order: Vec<usize> = {
-            let mut order: Vec<usize> = self.chains.order().iter().flatten().copied().collect();
+        if self.version != Some(self.chains.version()) {
+            self.order.clear();
+            self.order
+                .extend(self.chains.links().into_iter().map(|(_, host)| host));
             let mut there = vec![false; self.hosts.len()];
-            order.iter().for_each(|host| there[*host] = true);
-            order.extend((0..self.hosts.len()).filter(|host| !there[*host]));
-            order
-        };
-        let wants = |run: &Self, index: usize| {
-            let one = &run.hosts[index];
-            one.life == Life::Alive && one.done.is_none() && run.now >= one.connecting
-        };
-        for index in &order {
-            if wants(self, *index) {
+            self.order.iter().for_each(|host| there[*host] = true);
+            self.order
+                .extend((0..self.hosts.len()).filter(|host| !there[*host]));
+            self.version = Some(self.chains.version());
+        }
+        self.children.fill(0);
+        self.source_children = 0;
+        for index in &self.order {
+            if self.wants(*index) {
                 match self.parent(*index) {
-                    Parent::Source => source_children += 1,
+                    Parent::Source => self.source_children += 1,
                     Parent::Host(parent) if self.hosts[parent].bytes > self.hosts[*index].bytes => {
-                        children[parent] += 1;
+                        self.children[parent] += 1;
                     }
                     Parent::Host(_) => {}
                 }
             }
         }
-        for index in order {
-            if !wants(self, index) {
-                continue;
+        for at in 0..self.order.len() {
+            let index = self.order[at];
+            if self.wants(index) {
+                self.step_of(index);
             }
-            let scenario = self.scenario;
-            let down = scenario.rate * scenario.hosts[index].down;
-            let (there, up) = match self.parent(index) {
-                Parent::Source => (
-                    scenario.bytes,
-                    scenario.source_rate / f64::from(source_children.max(1)),
-                ),
-                Parent::Host(parent) => {
-                    let one = &self.hosts[parent];
-                    match one.life {
-                        Life::Dead | Life::NotYet => {
-                            self.next_parent(index);
-                            continue;
-                        }
-                        Life::Cut => {
-                            if self.now - self.hosts[index].silent > SILENCE {
-                                self.chains.leave(parent);
-                                self.next_parent(index);
-                            }
-                            continue;
-                        }
-                        Life::Alive => {}
+        }
+    }
+
+    /// One step of the link to a host.
+    fn step_of(&mut self, index: usize) {
+        let scenario = self.scenario;
+        let down = scenario.rate * scenario.hosts[index].down;
+        let (there, up) = match self.parent(index) {
+            Parent::Source if !self.source_lives() => {
+                self.next_parent(index);
+                return;
+            }
+            Parent::Source => (
+                scenario.bytes,
+                scenario.source_rate / f64::from(self.source_children.max(1)),
+            ),
+            Parent::Host(parent) => {
+                let one = &self.hosts[parent];
+                match one.life {
+                    Life::Dead | Life::NotYet => {
+                        self.next_parent(index);
+                        return;
                     }
-                    let behind = scenario.hop_bytes + scenario.hop_seconds * scenario.rate;
-                    let there = match one.done {
-                        Some(_) => one.bytes,
-                        None => one.bytes - behind,
-                    };
-                    let up = scenario.rate * scenario.hosts[parent].up;
-                    (there, up / f64::from(children[parent].max(1)))
+                    Life::Cut => {
+                        if self.now - self.hosts[index].silent > SILENCE {
+                            if self.source_lives() {
+                                self.chains.leave(parent);
+                            }
+                            self.next_parent(index);
+                        }
+                        return;
+                    }
+                    Life::Alive => {}
                 }
-            };
-            let one = &mut self.hosts[index];
-            one.silent = self.now;
-            let more = (down.min(up) * STEP).min(there - one.bytes).max(0.0);
-            one.bytes += more;
-            if one.bytes >= scenario.bytes {
-                one.done = Some(self.now + STEP);
-                self.chains.done(index);
+                let behind = scenario.hop_bytes + scenario.hop_seconds * scenario.rate;
+                let there = match one.done {
+                    Some(_) => one.bytes,
+                    None => one.bytes - behind,
+                };
+                let up = scenario.rate * scenario.hosts[parent].up;
+                (there, up / f64::from(self.children[parent].max(1)))
             }
+        };
+        let one = &mut self.hosts[index];
+        one.silent = self.now;
+        let more = (down.min(up) * self.step).min(there - one.bytes).max(0.0);
+        one.bytes += more;
+        if more > 0.0 {
+            self.progress = self.now;
+        }
+        if one.bytes >= scenario.bytes {
+            one.done = Some(self.now + self.step);
+            self.chains.done(index);
         }
     }
 
@@ -285,105 +418,4 @@ impl<'a> Run<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use proptest::prelude::*;
-
-    const MB: f64 = 1e6;
-
-    fn ratios(scenario: &Scenario) -> Vec<f64> {
-        let floor = scenario.floor();
-        let times = scenario.run();
-        times.iter().flatten().map(|time| time / floor).collect()
-    }
-
-    fn worst_of_others(scenario: &Scenario, except: &[usize]) -> f64 {
-        let times = scenario.run();
-        let others = times
-            .iter()
-            .enumerate()
-            .filter(|(h, _)| !except.contains(h));
-        others
-            .map(|(h, time)| time.unwrap_or_else(|| panic!("{h} never")) / scenario.floor())
-            .fold(0.0, f64::max)
-    }
-
-    #[test]
-    fn a_thousand_hosts_take_the_time_of_one() {
-        let scenario = Scenario::new(1000, 1000.0 * MB, 119.0 * MB);
-        let ratios = ratios(&scenario);
-        assert_eq!(ratios.len(), 1000);
-        assert!(ratios.iter().all(|r| *r < 1.15), "{:?}", ratios.last());
-    }
-
-    #[test]
-    fn a_host_that_is_killed_costs_the_others_little() {
-        let mut scenario = Scenario::new(8, 1000.0 * MB, 119.0 * MB);
-        scenario.hosts[3].killed = Some(2.0);
-        let added = (worst_of_others(&scenario, &[3]) - 1.0) * scenario.floor();
-        assert!(added < 0.1, "{added}");
-    }
-
-    #[test]
-    fn a_link_that_is_cut_costs_the_others_half_a_second() {
-        let mut scenario = Scenario::new(8, 1000.0 * MB, 119.0 * MB);
-        scenario.hosts[3].cut = Some(2.0);
-        let added = (worst_of_others(&scenario, &[3]) - 1.0) * scenario.floor();
-        assert!(added < 0.7, "{added}");
-    }
-
-    #[test]
-    fn a_slow_host_slows_nobody_wherever_it_stands() {
-        for slow in 0..8 {
-            for part in [0.5, 0.1] {
-                for (up, down) in [(part, part), (part, 1.0), (1.0, part)] {
-                    let mut scenario = Scenario::new(8, 1200.0 * MB, 119.0 * MB);
-                    scenario.hosts[slow].up = up;
-                    scenario.hosts[slow].down = down;
-                    let worst = worst_of_others(&scenario, &[slow]);
-                    assert!(
-                        worst < if part < 0.5 { 1.15 } else { 1.1 },
-                        "host {slow}, up {up}, down {down}: {worst}"
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_late_host_costs_nobody_anything() {
-        let mut scenario = Scenario::new(8, 1000.0 * MB, 119.0 * MB);
-        scenario.hosts[5].from = 3.0;
-        let times = scenario.run();
-        assert!(times[5].unwrap() < 3.0 + 1.05 * scenario.floor());
-        assert!(worst_of_others(&scenario, &[5]) < 1.02);
-    }
-
-    #[test]
-    fn chains_share_a_source_that_is_faster() {
-        let mut scenario = Scenario::new(100, 1000.0 * MB, 119.0 * MB);
-        scenario.chains = 4;
-        scenario.source_rate = 4.0 * scenario.rate;
-        assert!(worst_of_others(&scenario, &[]) < 1.02);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(60))]
-        /// Whatever befalls the others, whoever lives gets it.
-        #[test]
-        fn whoever_lives_gets_it(hosts in prop::collection::vec(
-            (0.05_f64..1.0, 0.05_f64..1.0, prop::option::of(0.0_f64..4.0), prop::option::weighted(0.2, 0.0_f64..4.0), prop::option::weighted(0.2, 0.0_f64..4.0)),
-            1..12,
-        )) {
-            let mut scenario = Scenario::new(hosts.len(), 100.0 * MB, 50.0 * MB);
-            for (host, (up, down, from, killed, cut)) in scenario.hosts.iter_mut().zip(hosts) {
-                *host = Host { up, down, from: from.unwrap_or(0.0), killed, cut };
-            }
-            let times = scenario.run();
-            for (host, time) in scenario.hosts.iter().zip(&times) {
-                prop_assert!(time.is_some() || host.killed.is_some() || host.cut.is_some(), "{times:?}");
-            }
-        }
-    }
-}
+mod tests;

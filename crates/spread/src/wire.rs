@@ -38,6 +38,9 @@ pub struct Offer {
     /// The line of the header, as it was signed.
     pub header: String,
     pub signature: String,
+    /// Whoever does not have all of it shall not get it, but say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ask: bool,
 }
 
 /// A child asks for all that follows, or for one frame.
@@ -70,6 +73,9 @@ pub enum FromReceiver {
     Accept {
         /// Frames that are here from earlier.
         frames: u32,
+        /// All of it is here under its name. Can others have it from here?
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gives: Option<bool>,
     },
     Refuse {
         reason: String,

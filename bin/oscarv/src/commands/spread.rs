@@ -1,6 +1,8 @@
 //! `spread`: a file on many hosts in the time of one.
 
-use crate::args::{Spread as Args, SpreadReceive, SpreadSend, SpreadSimulate};
+mod simulate;
+
+use crate::args::{Spread as Args, SpreadReceive, SpreadSend};
 use crate::context::{Context, runtime};
 use crate::exit::{Code, Failure};
 use crate::table::{Cell, Table, number};
@@ -10,8 +12,8 @@ use serde_json::json;
 use spread::receive::{self, Event};
 use spread::send::{self, Host, State};
 use spread::sign::{Key, Signer};
-use spread::simulate::Scenario;
 use spread::source::{self, From};
+use spread::topology::Topology;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +29,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
     match args {
         Args::Send(args) => send_to(context, args),
         Args::Receive(args) => receive_into(context, args),
-        Args::Simulate(args) => simulate(context, args),
+        Args::Simulate(args) => simulate::run(context, args),
         Args::Key => {
             let key = signer(context)?.key().to_string();
             context.result(&json!({ "key": key }), || {
@@ -56,6 +58,8 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     stand_back(args.idle)?;
     let (file, name) = what(context, &args.what)?;
     let name = args.name.clone().unwrap_or(name);
+    let from_hosts = self::hosts(&args.from)?;
+    let topology = args.topology.as_deref().map(topology).transpose()?;
     let hosts = hosts(&args.to)?;
     let signer = Arc::new(signer(context)?);
     let memory = context.state.join("spread/sent");
@@ -67,6 +71,8 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     let mut open = hosts;
     let mut done = Vec::new();
     let mut size = 0;
+    // Those who were said to have it and do not, and why.
+    let mut useless: Vec<(String, String)> = Vec::new();
     // First what is new, for those that have the version before; then all of it, for the others.
     for from in [From::Version, From::Nothing] {
         if open.is_empty() || (args.whole && from == From::Version) {
@@ -89,11 +95,22 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
                 .map(|rate| spread::limit::Limit::new(rate.bytes())),
         };
         let before = begin.elapsed().as_secs_f64();
-        let sent = send::send(source.transfer.clone(), options, |hosts| {
-            tell(&progress, &name, size, hosts, looks.next() == Some(true));
+        let plan = send::Plan {
+            from: from_hosts.clone(),
+            topology: topology.clone(),
+        };
+        let sent = send::send_by(source.transfer.clone(), options, plan, |hosts| {
+            let each = looks.next() == Some(true);
+            tell(&progress, &name, size, &hosts[..open.len()], each);
         });
-        let report = runtime()?.block_on(sent).context("no port to send from")?;
+        let mut report = runtime()?.block_on(sent).context("no port to send from")?;
         let mut rest = Vec::new();
+        for host in report.split_off(open.len()) {
+            match host.state {
+                State::Done => useless.retain(|(name, _)| *name != host.name),
+                _ => useless.push((host.name, host.notes.join("; "))),
+            }
+        }
         for (mut host, address) in report.into_iter().zip(&open) {
             if host.state == State::NoBase {
                 rest.push(address.clone());
@@ -113,6 +130,9 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
         false => progress.failed(&name, format!("{done} of {} hosts have it", hosts.len())),
     }
     shown.end();
+    for (name, why) in useless {
+        context.say(format!("nothing came from {name}: {why}"));
+    }
     let names = |done: bool| {
         let of = hosts.iter().filter(|h| (h.state == State::Done) == done);
         of.map(|h| h.name.as_str()).collect::<Vec<_>>()
@@ -180,6 +200,21 @@ fn words(list: &str) -> Vec<&str> {
     };
     let words = list.split(at_comma).map(str::trim);
     words.filter(|word| !word.is_empty()).collect()
+}
+
+/// The file that says which switches hosts are at, and this host's own name.
+fn topology(file: &Path) -> Result<(Topology, String)> {
+    let wrong = |message: String| Failure::new(Code::Usage, message);
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| wrong(format!("{} cannot be read: {e}", file.display())))?;
+    let expand = |set: &str| match remote::parse_names(set) {
+        Ok(names) => Ok(names.iter().map(ToString::to_string).collect()),
+        Err(e) => Err(e.to_string()),
+    };
+    let topology = Topology::read(&text, &file.display().to_string(), expand)
+        .map_err(|e| wrong(e.to_string()))?;
+    let system = rustix::system::uname();
+    Ok((topology, system.nodename().to_string_lossy().into_owned()))
 }
 
 fn addresses(word: &str) -> Result<Vec<(String, SocketAddr)>> {
@@ -293,76 +328,4 @@ fn receive_into(context: &Context, args: &SpreadReceive) -> Result<Code> {
             _ = tokio::signal::ctrl_c() => Ok(Code::Of(130)),
         }
     })
-}
-
-fn simulate(context: &Context, args: &SpreadSimulate) -> Result<Code> {
-    let count = args.hosts as usize;
-    let mut scenario = Scenario::new(count, args.size.bytes() as f64, args.rate.bytes() as f64);
-    scenario.chains = args.chains.into();
-    if let Some(rate) = args.source_rate {
-        scenario.source_rate = rate.bytes() as f64;
-    }
-    for text in &args.slow {
-        let part = |part: &str| part.parse::<f64>().ok().filter(|p| *p > 0.0 && *p <= 1.0);
-        let (host, part) = of_host(text, count, part, "a part of the rate, as in 0.5")?;
-        scenario.hosts[host].up = part;
-        scenario.hosts[host].down = part;
-    }
-    let time = |text: &str| crate::time::parse(text).ok().map(|time| time.as_secs_f64());
-    let what = "a time, as in 2s";
-    for text in &args.killed {
-        let (host, at) = of_host(text, count, time, what)?;
-        scenario.hosts[host].killed = Some(at);
-    }
-    for text in &args.cut {
-        let (host, at) = of_host(text, count, time, what)?;
-        scenario.hosts[host].cut = Some(at);
-    }
-    for text in &args.late {
-        let (host, at) = of_host(text, count, time, what)?;
-        scenario.hosts[host].from = at;
-    }
-    let (floor, times) = (scenario.floor(), scenario.run());
-    let mut done: Vec<f64> = times.iter().flatten().copied().collect();
-    done.sort_by(f64::total_cmp);
-    let document = json!({ "floor": floor, "seconds": times });
-    context.result(&document, || {
-        let mut table = Table::new(&["HOSTS", "FLOOR", "FIRST", "MEDIAN", "LAST", "LAST/FLOOR"]);
-        let at = |index: usize| done.get(index).copied().unwrap_or(f64::NAN);
-        let last = at(done.len().wrapping_sub(1));
-        table.row(vec![
-            number(done.len()),
-            number(format!("{floor:.2} s")),
-            number(format!("{:.2} s", at(0))),
-            number(format!("{:.2} s", at(done.len() / 2))),
-            number(format!("{last:.2} s")),
-            number(format!("{:.3}", last / floor)),
-        ]);
-        table
-    })?;
-    Ok(Code::Ok)
-}
-
-/// Reads HOST:VALUE; hosts count from 1.
-fn of_host(
-    text: &str,
-    hosts: usize,
-    value: impl Fn(&str) -> Option<f64>,
-    what: &str,
-) -> Result<(usize, f64)> {
-    let read = || {
-        let (host, rest) = text.split_once(':')?;
-        let host = host
-            .parse::<usize>()
-            .ok()
-            .filter(|h| (1..=hosts).contains(h))?;
-        Some((host - 1, value(rest)?))
-    };
-    let wrong = || {
-        Failure::new(
-            Code::Usage,
-            format!("{text:?} is not a host from 1 to {hosts}, a colon and {what}"),
-        )
-    };
-    Ok(read().ok_or_else(wrong)?)
 }

@@ -1,0 +1,112 @@
+//! Who stands where.
+
+use super::*;
+
+fn chain(hosts: usize) -> Chains {
+    let mut chains = Chains::new(hosts, 1);
+    (0..hosts).for_each(|host| chains.join(host));
+    chains.changes();
+    chains
+}
+
+#[test]
+fn hosts_stand_as_they_are_listed_and_the_late_ones_at_the_end() {
+    let mut chains = Chains::new(4, 1);
+    chains.join(3);
+    chains.join(1);
+    chains.join(0);
+    assert_eq!(chains.order(), [[0, 1, 3]]);
+    chains.time(5.0);
+    chains.join(2);
+    assert_eq!(chains.order(), [[0, 1, 3, 2]]);
+    assert_eq!(chains.parents(0), [Parent::Source]);
+    assert_eq!(
+        chains.parents(3),
+        [Parent::Host(1), Parent::Host(0), Parent::Source]
+    );
+}
+
+#[test]
+fn who_is_gone_is_left_out_and_only_those_after_it_hear_of_it() {
+    let mut chains = chain(20);
+    chains.leave(4);
+    let changed = chains.changes();
+    assert!(changed.contains(&5) && !changed.contains(&3), "{changed:?}");
+    assert_eq!(chains.parents(5)[0], Parent::Host(3));
+    assert!(!chains.order()[0].contains(&4));
+}
+
+#[test]
+fn a_parent_that_one_child_cannot_hear_goes_to_the_end() {
+    let mut chains = chain(5);
+    chains.complain(2, 1);
+    assert_eq!(chains.order(), [[0, 2, 3, 4, 1]]);
+    assert_eq!(chains.parents(2)[0], Parent::Host(0));
+}
+
+#[test]
+fn several_chains_are_equally_long() {
+    let mut chains = Chains::new(10, 3);
+    (0..10).for_each(|host| chains.join(host));
+    let mut lengths: Vec<usize> = chains.order().iter().map(|chain| chain.len()).collect();
+    lengths.sort_unstable();
+    assert_eq!(lengths, [3, 3, 4]);
+}
+
+/// Racks of so many hosts each, below one switch; the source is in the first.
+fn racks(racks: u32, hosts: u32, chains: usize) -> Chains {
+    let path = |host: u32| vec![0, 1 + host % racks];
+    let count = (racks * hosts) as usize;
+    let layout = Layout::new((0..racks * hosts).map(path).collect(), vec![0, 1]);
+    Chains::ordered(layout, count, chains)
+}
+
+#[test]
+fn hosts_of_a_rack_stand_together_however_they_are_listed() {
+    let mut chains = racks(3, 3, 1);
+    (0..9).rev().for_each(|host| chains.join(host));
+    assert_eq!(chains.order(), [[0, 3, 6, 1, 4, 7, 2, 5, 8]]);
+}
+
+#[test]
+fn hosts_that_have_it_already_are_sources_for_their_rack() {
+    let mut chains = racks(3, 3, 1);
+    (0..9).filter(|h| *h != 4).for_each(|h| chains.join(h));
+    chains.whole(4);
+    assert_eq!(chains.order(), [&[0, 3, 6][..], &[1, 7, 2, 5, 8]]);
+    assert_eq!(chains.parents(1)[0], Parent::Host(4));
+    assert_eq!(chains.parents(1).last(), Some(&Parent::Source));
+    let others = [Parent::Host(8), Parent::Host(4)];
+    assert_eq!(chains.parents(0)[0], Parent::Source);
+    assert_eq!(chains.parents(0)[1..], others, "without the source");
+    assert!(!chains.changes().contains(&4), "it needs nothing");
+    // It goes: who had it from there stands behind the others.
+    chains.time(3.0);
+    chains.leave(4);
+    assert_eq!(chains.order()[0], [0, 3, 6, 1, 7, 2, 5, 8]);
+    assert_eq!(chains.changes(), [1, 2, 5, 7, 8]);
+}
+
+#[test]
+fn several_sources_share_hosts_of_which_nothing_is_known() {
+    let mut chains = Chains::new(11, 1);
+    (0..11).for_each(|host| chains.join(host));
+    chains.whole(3);
+    chains.whole(10);
+    assert_eq!(chains.order(), [[0, 1, 2], [4, 5, 6], [7, 8, 9]]);
+}
+
+#[test]
+fn who_comes_late_gets_a_host_near_it_that_has_all() {
+    let mut chains = racks(2, 4, 1);
+    (0..6).for_each(|host| chains.join(host));
+    assert_eq!(chains.order(), [[0, 2, 4, 1, 3, 5]]);
+    chains.time(9.0);
+    (0..5).for_each(|host| chains.done(host));
+    chains.join(6);
+    // 2 and 4 stand in 6's rack and give nobody anything; 4 is listed nearer.
+    assert_eq!(chains.parents(6)[0], Parent::Host(4));
+    chains.join(7);
+    assert_eq!(chains.parents(7)[0], Parent::Host(1), "3 still gives to 5");
+    assert_eq!(chains.parents(0)[0], Parent::Source);
+}
