@@ -12,12 +12,14 @@
 //! | `source` | makes a transfer of a file |
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
+//! | `stream`, `tls`, `authority` | plain and private connections, and who may make private ones |
 //! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
 //! | `limit`, `idle` | to take less than there is |
 //! | `simulate` | the same decisions on hosts that are numbers |
 
+pub mod authority;
 mod blocks;
 pub mod chain;
 pub mod idle;
@@ -28,11 +30,14 @@ mod place;
 mod prepared;
 mod pull;
 pub mod receive;
+mod secret;
 pub mod send;
 mod serve;
 pub mod sign;
 pub mod simulate;
 pub mod source;
+mod stream;
+pub mod tls;
 mod transfer;
 mod wire;
 

@@ -2,7 +2,10 @@
 
 use crate::chain::{Chains, Parent};
 use crate::limit::Limit;
+use crate::manifest::{Hash, hex};
 use crate::serve;
+use crate::stream::Door;
+use crate::tls::{self, Tls};
 use crate::transfer::Transfer;
 use crate::wire::{self, CONNECT, FromReceiver, Hello, Offer, Report, ToReceiver};
 use serde::Serialize;
@@ -36,6 +39,8 @@ pub struct Options {
     /// How long hosts that are not there are waited for, after the others have it.
     pub patience: Duration,
     pub limit: Option<Limit>,
+    /// All connections are private; none: all are plain.
+    pub tls: Option<Arc<Tls>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -82,16 +87,19 @@ pub async fn send(
     let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
     let port = listener.local_addr()?.port();
     let limit = options.limit.map(Arc::new);
+    let door = Door(options.tls);
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_all(listener, transfer.clone(), limit));
+    tasks.spawn(serve_all(listener, transfer.clone(), limit, door.clone()));
     let (say, said) = mpsc::unbounded_channel();
     let mut orders = Vec::new();
-    for (index, (_, address)) in options.hosts.iter().enumerate() {
+    for (index, (name, address)) in options.hosts.iter().enumerate() {
         let (order, ordered) = mpsc::unbounded_channel();
         orders.push(order);
         let link = Link {
             host: index,
+            name: host_of(name),
             address: *address,
+            door: door.clone(),
             port,
             transfer: transfer.clone(),
             say: say.clone(),
@@ -110,6 +118,8 @@ pub async fn send(
             .collect(),
         heard: vec![None; options.hosts.len()],
         sources: vec![None; options.hosts.len()],
+        marks: vec![None; options.hosts.len()],
+        own_mark: door.mark(),
         addresses: options.hosts.iter().map(|(_, address)| *address).collect(),
         orders,
         begin: Instant::now(),
@@ -130,18 +140,28 @@ pub async fn send(
     Ok(hosts)
 }
 
-async fn serve_all(listener: TcpListener, transfer: Arc<Transfer>, limit: Option<Arc<Limit>>) {
+async fn serve_all(
+    listener: TcpListener,
+    transfer: Arc<Transfer>,
+    limit: Option<Arc<Limit>>,
+    door: Door,
+) {
     let mut children = JoinSet::new();
     loop {
         tokio::select! {
             child = listener.accept() => {
-                let Ok((mut stream, _)) = child else {
+                let Ok((stream, from)) = child else {
                     sleep(Duration::from_millis(10)).await;
                     continue;
                 };
-                let (transfer, limit) = (transfer.clone(), limit.clone());
+                let (transfer, limit, door) = (transfer.clone(), limit.clone(), door.clone());
                 children.spawn(async move {
                     let _ = stream.set_nodelay(true);
+                    let who = from.ip().to_string();
+                    let accepted = door.accept(stream, &who);
+                    let Ok(Ok(mut stream)) = timeout(GONE, accepted).await else {
+                        return;
+                    };
                     let hello = {
                         let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
                         timeout(GONE, wire::read_line::<Hello>(&mut reader)).await
@@ -158,10 +178,21 @@ async fn serve_all(listener: TcpListener, transfer: Arc<Transfer>, limit: Option
     }
 }
 
+/// A host's name, as it is listed, without its port.
+fn host_of(listed: &str) -> String {
+    let port = |end: &str| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit());
+    match listed.rsplit_once(':') {
+        Some((name, end)) if port(end) && listed.parse::<std::net::IpAddr>().is_err() => {
+            name.trim_matches(['[', ']']).to_owned()
+        }
+        _ => listed.to_owned(),
+    }
+}
+
 /// What a link says of its host.
 enum Said {
-    /// It is there; this is how it reaches the source.
-    Here(SocketAddr),
+    /// It is there; this is how it reaches the source, and the hash of its certificate.
+    Here(SocketAddr, Option<Hash>),
     Line(FromReceiver),
     Gone(String),
 }
@@ -169,7 +200,9 @@ enum Said {
 /// The connection to a host, made again whenever it breaks.
 struct Link {
     host: usize,
+    name: String,
     address: SocketAddr,
+    door: Door,
     port: u16,
     transfer: Arc<Transfer>,
     say: mpsc::UnboundedSender<(usize, Said)>,
@@ -181,6 +214,13 @@ impl Link {
             match self.once(&mut orders).await {
                 Ok(()) => return,
                 Err(why) => {
+                    let why = self.door.explain(why, &self.name);
+                    if tls::is_final(&why) {
+                        let reason = why.to_string();
+                        let refused = Said::Line(FromReceiver::Refuse { reason });
+                        let _ = self.say.send((self.host, refused));
+                        return;
+                    }
                     if self
                         .say
                         .send((self.host, Said::Gone(why.to_string())))
@@ -200,14 +240,15 @@ impl Link {
         let stream = timeout(GONE, TcpStream::connect(self.address)).await??;
         stream.set_nodelay(true)?;
         let source = SocketAddr::new(stream.local_addr()?.ip(), self.port);
-        let (reader, mut writer) = stream.into_split();
+        let (stream, mark) = timeout(GONE, self.door.to_host(stream, &self.name)).await??;
+        let (reader, mut writer) = tokio::io::split(stream);
         let mut lines = BufReader::new(reader);
         let offer = Offer {
             header: self.transfer.line.clone(),
             signature: self.transfer.proof.clone(),
         };
         wire::write_line(&mut writer, &Hello::Offer(offer)).await?;
-        let _ = self.say.send((self.host, Said::Here(source)));
+        let _ = self.say.send((self.host, Said::Here(source, mark)));
         // Looking at what is there from earlier may take long.
         let mut patience = Duration::from_secs(600);
         loop {
@@ -248,6 +289,9 @@ struct Leader {
     heard: Vec<Option<Instant>>,
     /// How each reaches the source.
     sources: Vec<Option<SocketAddr>>,
+    /// Hashes of their certificates, and of ours.
+    marks: Vec<Option<Hash>>,
+    own_mark: Option<Hash>,
     addresses: Vec<SocketAddr>,
     orders: Vec<mpsc::UnboundedSender<ToReceiver>>,
     begin: Instant,
@@ -306,7 +350,10 @@ impl Leader {
         let now = self.begin.elapsed().as_secs_f64();
         self.heard[host] = Some(Instant::now());
         match said {
-            Said::Here(source) => self.sources[host] = Some(source),
+            Said::Here(source, mark) => {
+                self.sources[host] = Some(source);
+                self.marks[host] = mark;
+            }
             Said::Gone(why) => {
                 self.heard[host] = None;
                 self.chains.leave(host);
@@ -397,11 +444,20 @@ impl Leader {
     fn order(&mut self) {
         for host in self.chains.changes() {
             let parents = self.chains.parents(host).into_iter();
-            let addresses = parents.filter_map(|parent| match parent {
-                Parent::Host(parent) => Some(self.addresses[parent]),
-                Parent::Source => self.sources[host],
+            let known = parents.filter_map(|parent| match parent {
+                Parent::Host(parent) => Some((self.addresses[parent], self.marks[parent])),
+                Parent::Source => self.sources[host].map(|address| (address, self.own_mark)),
             });
-            let _ = self.orders[host].send(ToReceiver::Parents(addresses.collect()));
+            let known: Vec<_> = known.collect();
+            let marks = known
+                .iter()
+                .filter_map(|(address, mark)| Some((*address, hex(&(*mark)?))));
+            let marks: Vec<_> = marks.collect();
+            if !marks.is_empty() {
+                let _ = self.orders[host].send(ToReceiver::Certificates(marks));
+            }
+            let addresses = known.into_iter().map(|(address, _)| address).collect();
+            let _ = self.orders[host].send(ToReceiver::Parents(addresses));
         }
     }
 
