@@ -119,6 +119,12 @@ impl Authority {
         ))
     }
 
+    /// Puts a bundle into a file, for its owner only, as a whole.
+    pub fn save(bundle: &str, file: &Path) -> Result<(), Bad> {
+        write_whole(file, bundle.as_bytes())
+            .map_err(|e| Bad(format!("{} could not be written: {e}", file.display())))
+    }
+
     /// Forgets a host: its bundle is no longer taken by sources that have the CA. `false`: there was none.
     pub fn revoke(&self, host: &str) -> Result<bool, Bad> {
         let file = self.host(&checked(host)?);

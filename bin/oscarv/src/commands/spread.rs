@@ -1,5 +1,6 @@
 //! `spread`: a file on many hosts in the time of one.
 
+use super::spread_bundle;
 use crate::args::{Spread as Args, SpreadReceive, SpreadSend, SpreadSimulate};
 use crate::context::{Context, runtime};
 use crate::exit::{Code, Failure};
@@ -28,6 +29,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
         Args::Send(args) => send_to(context, args),
         Args::Receive(args) => receive_into(context, args),
         Args::Simulate(args) => simulate(context, args),
+        Args::Bundle(args) => spread_bundle::run(context, args),
         Args::Key => {
             let key = signer(context)?.key().to_string();
             context.result(&json!({ "key": key }), || {
@@ -58,6 +60,7 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     let name = args.name.clone().unwrap_or(name);
     let hosts = hosts(&args.to)?;
     let signer = Arc::new(signer(context)?);
+    let tls = spread_bundle::of_source(context, &args.private)?;
     let memory = context.state.join("spread/sent");
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let begin = Instant::now();
@@ -87,6 +90,7 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
             limit: args
                 .limit
                 .map(|rate| spread::limit::Limit::new(rate.bytes())),
+            tls: tls.clone(),
         };
         let before = begin.elapsed().as_secs_f64();
         let sent = send::send(source.transfer.clone(), options, |hosts| {
@@ -263,6 +267,7 @@ fn receive_into(context: &Context, args: &SpreadReceive) -> Result<Code> {
     if keys.is_empty() {
         keys.push(signer(context)?.key());
     }
+    let tls = spread_bundle::of_receiver(context, &args.private)?;
     std::fs::create_dir_all(&args.into)
         .with_context(|| format!("{} cannot be made", args.into.display()))?;
     let screen = context.screen.clone();
@@ -287,6 +292,7 @@ fn receive_into(context: &Context, args: &SpreadReceive) -> Result<Code> {
             into: args.into.clone(),
             keys,
             replace: args.replace,
+            tls,
         };
         tokio::select! {
             ended = receive::receive(listener, options, told) => ended.map(|()| Code::Ok).map_err(Into::into),
