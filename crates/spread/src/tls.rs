@@ -76,7 +76,7 @@ pub(crate) enum Peer {
 pub(crate) struct Untrusted(pub String);
 
 #[derive(Debug, thiserror::Error)]
-#[error("it is not the host that the source has met at this address")]
+#[error("it is not the host that the source has met there")]
 struct NotMet;
 
 impl Tls {
@@ -224,6 +224,9 @@ impl Tls {
                 CertificateError::Revoked => format!(
                     "the certificate of {who} was revoked, or a newer bundle was made for it: copy the newest there"
                 ),
+                CertificateError::Other(OtherError(why)) => {
+                    format!("the certificate of {who}: {why}")
+                }
                 other => match time_of(other) {
                     Some(times) => format!(
                         "the certificate of {who} {times}. If the clock here is right, make it a new bundle with `oscarv spread bundle {who}`"

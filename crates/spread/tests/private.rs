@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use spread::authority::Authority;
 use spread::limit::Limit;
 use spread::receive::{self, Event, Options};
@@ -41,7 +44,7 @@ impl Receiver {
     /// What the receiver's screen says, when it says something.
     async fn refusal(&self) -> String {
         loop {
-            if let Some(why) = self.refused.lock().unwrap().first() {
+            if let Some(why) = self.refused.lock().unwrap().last() {
                 return why.clone();
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -149,7 +152,7 @@ impl Place {
         let options = send::Options {
             hosts: hosts.collect(),
             chains: 1,
-            patience: Duration::from_millis(300),
+            patience: Duration::from_secs(3),
             limit,
             tls,
         };
@@ -226,7 +229,9 @@ async fn three_hosts_have_it_and_nobody_between_them_can_read_it() {
             let receiver = place.receiver(name, tls(name)).await;
             hosts.push((name, listen_in(receiver.address, seen.clone()).await));
         }
-        let report = place.send(&hosts, tls("source"), None, |_| {}).await;
+        // Slow enough that each has it from the one before.
+        let limit = Some(Limit::new(10 << 20));
+        let report = place.send(&hosts, tls("source"), limit, |_| {}).await;
         for host in &report {
             assert_eq!(host.state, State::Done, "{report:#?}");
             assert!(host.received >= 12 << 20, "{report:#?}");
@@ -236,7 +241,7 @@ async fn three_hosts_have_it_and_nobody_between_them_can_read_it() {
             assert_eq!(seen.load(Ordering::SeqCst), 0);
         } else {
             // Else this test would find nothing whatever passed.
-            assert!(seen.load(Ordering::SeqCst) >= 12, "{report:#?}");
+            assert!(seen.load(Ordering::SeqCst) > 0, "{report:#?}");
         }
     }
 }
@@ -256,24 +261,32 @@ async fn a_host_in_the_middle_is_killed_and_the_others_have_it() {
     ];
     let limit = Some(Limit::new(20 << 20));
     let begin = Instant::now();
+    let mut killed = None;
     let report = place
         .send(&hosts, Some(place.tls("source")), limit, |hosts| {
-            if hosts[2].frames > 4 {
-                receivers[1].task.abort();
+            // Whoever came in time to be somebody's parent.
+            let child = hosts
+                .iter()
+                .find(|host| host.frames > 4 && host.parent.is_some());
+            if let (Some(child), None) = (child, killed) {
+                let parent = hosts
+                    .iter()
+                    .position(|host| child.parent == Some(host.name.clone()));
+                receivers[parent.unwrap()].task.abort();
+                killed = parent;
             }
         })
         .await;
-    let states: Vec<_> = report.iter().map(|host| host.state).collect();
-    assert_eq!(
-        states,
-        [State::Done, State::Failed, State::Done],
-        "{report:#?}"
-    );
-    place.assert_has("a");
-    place.assert_has("c");
-    let left = report[2].notes.iter().any(|note| note.contains("left b"));
-    assert!(left, "{report:#?}");
-    assert!(begin.elapsed() < Duration::from_secs(15), "{report:#?}");
+    let killed = killed.unwrap();
+    for (index, host) in report.iter().enumerate() {
+        if index == killed {
+            assert_eq!(host.state, State::Failed, "{report:#?}");
+        } else {
+            assert_eq!(host.state, State::Done, "{report:#?}");
+            place.assert_has(&host.name);
+        }
+    }
+    assert!(begin.elapsed() < Duration::from_secs(20), "{report:#?}");
 }
 
 /// Stands before a receiver. The source's connection, the first, passes; children hear nothing more after 8 MiB.
@@ -483,6 +496,19 @@ async fn strangers_and_their_offers_are_turned_away() {
         report[0].notes[0].contains("none of the keys"),
         "{report:?}"
     );
+    // Without a certificate, and with one of another CA.
+    let other = Place::new().ca.bundle("source", 1).unwrap();
+    for (bundle, why) in [(None, "has no certificate"), (Some(other), "not by the CA")] {
+        let mut stream = rogue(a.address, bundle).await;
+        stream.write_all(b"{\"want\":").await.unwrap();
+        let mut answer = Vec::new();
+        assert!(stream.read_to_end(&mut answer).await.is_err());
+        assert_eq!(answer, b"");
+        drop(stream);
+        while !a.refusal().await.contains(why) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
     // Bytes that are no TLS, in both guises.
     for hello in [
         &b"\x16\x03\x01\xff\xffrubbish"[..],
@@ -503,4 +529,104 @@ async fn strangers_and_their_offers_are_turned_away() {
         .await;
     assert_eq!(report[0].state, State::Done, "{report:?}");
     place.assert_has("a");
+}
+
+/// Somebody who takes whatever certificate the other side has.
+async fn rogue(
+    to: SocketAddr,
+    bundle: Option<String>,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Gullible));
+    let config = match bundle {
+        None => config.with_no_client_auth(),
+        Some(bundle) => {
+            let certificate = CertificateDer::from_pem_slice(bundle.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(bundle.as_bytes()).unwrap();
+            config
+                .with_client_auth_cert(vec![certificate], key)
+                .unwrap()
+        }
+    };
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = TcpStream::connect(to).await.unwrap();
+    connector.connect(to.ip().into(), stream).await.unwrap()
+}
+
+#[derive(Debug)]
+struct Gullible;
+
+impl ServerCertVerifier for Gullible {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        vec![rustls::SignatureScheme::ED25519]
+    }
+}
+
+/// A host of the same cluster, with a good bundle, that has taken the place of a parent in the network: children neither
+/// tell it what they want nor take anything from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_host_cannot_stand_in_for_a_parent() {
+    let place = Place::new();
+    place.file(12);
+    let evil = place.receiver("evil", Some(place.tls("evil"))).await;
+    let a = place.receiver("a", Some(place.tls("a"))).await;
+    let b = place.receiver("b", Some(place.tls("b"))).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hosts = [("a", listener.local_addr().unwrap()), ("b", b.address)];
+    // The source's connection, the first, goes where it should.
+    let mut to = a.address;
+    tokio::spawn(async move {
+        loop {
+            let (mut child, _) = listener.accept().await.unwrap();
+            let mut parent = TcpStream::connect(to).await.unwrap();
+            to = evil.address;
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut child, &mut parent).await;
+            });
+        }
+    });
+    let limit = Some(Limit::new(10 << 20));
+    let report = place
+        .send(&hosts, Some(place.tls("source")), limit, |_| {})
+        .await;
+    for host in &report {
+        assert_eq!(host.state, State::Done, "{report:#?}");
+        place.assert_has(&host.name);
+    }
+    let mut notes = report.iter().flat_map(|host| &host.notes);
+    let words = "is not the host that the source has met";
+    assert!(notes.any(|note| note.contains(words)), "{report:#?}");
 }
