@@ -208,3 +208,66 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::authority::Authority;
+    use crate::manifest::hex;
+    use crate::sign::Signer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    fn tls(ca: &Authority, directory: &std::path::Path, host: &str) -> Arc<Tls> {
+        let file = directory.join(host);
+        Authority::save(&ca.bundle(host, 1).unwrap(), &file).unwrap();
+        Arc::new(Tls::load(&file).unwrap())
+    }
+
+    /// A host of the same cluster, with a good bundle, that has taken the place of a parent in the network: children do
+    /// not tell it what they want.
+    #[tokio::test]
+    async fn another_host_cannot_stand_in_for_a_parent() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Authority::load_or_make(&dir.path().join("ca")).unwrap();
+        let (parent, child) = (tls(&ca, dir.path(), "a"), tls(&ca, dir.path(), "b"));
+        let evil = tls(&ca, dir.path(), "evil");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let trust = Trust::new(Signer::new().unwrap().key(), Door(Some(child)));
+        let why = trust.connect(address).await.err().unwrap().to_string();
+        assert!(why.contains("has not said what certificate"), "{why}");
+        drop(listener.accept().await.unwrap());
+        trust.meet(vec![(address, hex(&parent.mark()))]);
+        for (door, right) in [(Door(Some(evil)), false), (Door(Some(parent)), true)] {
+            let accepted = async {
+                let (tcp, from) = listener.accept().await.unwrap();
+                let mut stream = door.accept(tcp, &from.to_string()).await?;
+                stream.write_all(b"frames").await?;
+                stream.shutdown().await
+            };
+            let asked = async {
+                let mut text = String::new();
+                trust
+                    .connect(address)
+                    .await?
+                    .read_to_string(&mut text)
+                    .await?;
+                io::Result::Ok(text)
+            };
+            let (accepted, asked) = tokio::join!(accepted, asked);
+            assert_eq!(accepted.is_ok(), right, "{accepted:?}");
+            match right {
+                true => assert_eq!(asked.unwrap(), "frames"),
+                false => {
+                    let why = asked.unwrap_err().to_string();
+                    assert!(
+                        why.contains("is not the host that the source has met"),
+                        "{why}"
+                    );
+                }
+            }
+        }
+    }
+}

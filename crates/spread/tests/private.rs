@@ -594,39 +594,3 @@ impl ServerCertVerifier for Gullible {
         vec![rustls::SignatureScheme::ED25519]
     }
 }
-
-/// A host of the same cluster, with a good bundle, that has taken the place of a parent in the network: children neither
-/// tell it what they want nor take anything from it.
-#[tokio::test(flavor = "multi_thread")]
-async fn another_host_cannot_stand_in_for_a_parent() {
-    let place = Place::new();
-    place.file(12);
-    let evil = place.receiver("evil", Some(place.tls("evil"))).await;
-    let a = place.receiver("a", Some(place.tls("a"))).await;
-    let b = place.receiver("b", Some(place.tls("b"))).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let hosts = [("a", listener.local_addr().unwrap()), ("b", b.address)];
-    // The source's connection, the first, goes where it should.
-    let mut to = a.address;
-    tokio::spawn(async move {
-        loop {
-            let (mut child, _) = listener.accept().await.unwrap();
-            let mut parent = TcpStream::connect(to).await.unwrap();
-            to = evil.address;
-            tokio::spawn(async move {
-                let _ = tokio::io::copy_bidirectional(&mut child, &mut parent).await;
-            });
-        }
-    });
-    let limit = Some(Limit::new(10 << 20));
-    let report = place
-        .send(&hosts, Some(place.tls("source")), limit, |_| {})
-        .await;
-    for host in &report {
-        assert_eq!(host.state, State::Done, "{report:#?}");
-        place.assert_has(&host.name);
-    }
-    let mut notes = report.iter().flat_map(|host| &host.notes);
-    let words = "is not the host that the source has met";
-    assert!(notes.any(|note| note.contains(words)), "{report:#?}");
-}
