@@ -12,7 +12,7 @@
 //! | `source` | makes a transfer of a file |
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
-//! | `stream`, `tls`, `authority` | plain and private connections, and who may make private ones |
+//! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
 //! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
@@ -39,6 +39,7 @@ pub mod source;
 mod stream;
 pub mod tls;
 mod transfer;
+mod verify;
 mod wire;
 
 pub use transfer::Transfer;

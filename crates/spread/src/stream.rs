@@ -5,7 +5,8 @@
 
 use crate::manifest::Hash;
 use crate::sign::Key;
-use crate::tls::{self, Peer, Tls, Untrusted};
+use crate::tls::{self, Tls, Untrusted};
+use crate::verify::Peer;
 use crate::wire::{self, FromReceiver};
 use rustls::pki_types::ServerName;
 use std::collections::HashMap;
