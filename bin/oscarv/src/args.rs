@@ -324,6 +324,12 @@ pub enum Spread {
     Simulate(SpreadSimulate),
     /// Print the public key that receivers here and elsewhere have to trust; it is made the first time
     Key,
+    /// Make what hosts need for private content: one file for each, with a certificate and its key
+    ///
+    /// The first time, this makes a small CA here, and this host's own bundle. Copy each HOST.pem to its host, as
+    /// spread/bundle.pem in the state directory there, and to nobody else. A new bundle takes the place of the host's older
+    /// ones.
+    Bundle(SpreadBundle),
 }
 
 #[derive(Debug, Args)]
@@ -358,6 +364,35 @@ pub struct SpreadSend {
     /// How long hosts that are not there are waited for, when all others have it
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = crate::time::parse)]
     pub patience: Duration,
+    #[command(flatten)]
+    pub private: Private,
+}
+
+/// Private connections: TLS, both sides with a certificate
+#[derive(Debug, Args)]
+pub struct Private {
+    /// Encrypt all connections; both sides need it, and a bundle of `oscarv spread bundle`
+    #[arg(long)]
+    pub private: bool,
+    /// This host's bundle [default: spread/bundle.pem in the state directory]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, requires = "private")]
+    pub bundle: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct SpreadBundle {
+    /// Hosts as `spread send --to` will name them, without ports: node[1-8], 10.0.0.9
+    #[arg(value_name = "HOST")]
+    pub hosts: Vec<String>,
+    /// Where to put the files
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
+    pub into: PathBuf,
+    /// How many days they are valid
+    #[arg(long, value_name = "N", default_value_t = 730, value_parser = clap::value_parser!(u32).range(1..=7300))]
+    pub days: u32,
+    /// Make none: those that these hosts have are no longer taken when content is sent from here
+    #[arg(long, requires = "hosts", conflicts_with_all = ["into", "days"])]
+    pub revoke: bool,
 }
 
 #[derive(Debug, Args)]
@@ -418,6 +453,8 @@ pub struct SpreadReceive {
     /// Take the processor and the disk only when nobody else wants them, on a host that runs VMs
     #[arg(long)]
     pub idle: bool,
+    #[command(flatten)]
+    pub private: Private,
 }
 
 #[derive(Debug, Args)]

@@ -250,3 +250,79 @@ fn the_simulation_of_parts_of_a_hundred_is_the_same_for_the_same_seed() {
         "{others} of {floor}"
     );
 }
+
+#[test]
+fn private_content_needs_a_bundle_on_both_sides() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let bytes = make(home, "disk.raw", 3);
+    let fails = |output: Output, words: &[&str]| {
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        for word in words {
+            assert!(said.contains(word), "{said}");
+        }
+    };
+    let without = send(home, &["disk.raw", "--to", "127.0.0.1", "--private"]);
+    fails(without, &["no bundle", "oscarv spread bundle HOST"]);
+    let bundle = |arguments: &[&str]| {
+        let made = command(home)
+            .args(["spread", "bundle"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&made.stderr);
+        assert!(made.status.success(), "{said}");
+        // Secrets are in files, and nowhere else.
+        assert!(!said.contains("PRIVATE") && !made.stdout.windows(7).any(|w| w == b"PRIVATE"));
+    };
+    bundle(&["127.0.0.1", "node[1-2]", "--into", "bundles"]);
+    for file in ["127.0.0.1.pem", "node1.pem", "node2.pem"] {
+        let file = std::fs::metadata(home.join("bundles").join(file)).unwrap();
+        assert_eq!(file.permissions().mode() & 0o777, 0o600);
+    }
+    let options = ["--private", "--bundle", "bundles/127.0.0.1.pem"];
+    let one = receiver(home, "one", &options);
+    let sent = send(home, &["disk.raw", "--to", &one.address, "--private"]);
+    assert!(sent.status.success(), "{sent:?}");
+    assert!(std::fs::read(one.into.join("disk.raw")).unwrap() == bytes);
+    let plain = send(
+        home,
+        &["disk.raw", "--to", &one.address, "--output", "json"],
+    );
+    let report: Value = serde_json::from_slice(&plain.stdout).unwrap();
+    let note = report["hosts"][0]["notes"][0].as_str().unwrap();
+    assert!(
+        note.contains("only what is sent with --private"),
+        "{report}"
+    );
+    bundle(&["--revoke", "127.0.0.1"]);
+    let revoked = send(
+        home,
+        &[
+            "disk.raw",
+            "--to",
+            &one.address,
+            "--private",
+            "--output",
+            "json",
+        ],
+    );
+    let report: Value = serde_json::from_slice(&revoked.stdout).unwrap();
+    assert_eq!(report["hosts"][0]["state"], "refused", "{report}");
+    let file = home.join("bundles/node1.pem");
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    let open = [
+        "disk.raw",
+        "--to",
+        "127.0.0.1",
+        "--private",
+        "--bundle",
+        "bundles/node1.pem",
+    ];
+    fails(
+        send(home, &open),
+        &["bundles/node1.pem", "0644", "chmod 600"],
+    );
+}

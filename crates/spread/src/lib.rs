@@ -12,6 +12,7 @@
 //! | `source` | makes a transfer of a file |
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
+//! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
 //! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
 //! | `speed` | how fast this host's links are |
@@ -20,6 +21,7 @@
 //! | `limit`, `idle` | to take less than there is |
 //! | `simulate` | the same decisions on hosts that are numbers |
 
+pub mod authority;
 mod blocks;
 pub mod chain;
 pub mod idle;
@@ -31,14 +33,18 @@ mod place;
 mod prepared;
 mod pull;
 pub mod receive;
+mod secret;
 pub mod send;
 mod serve;
 pub mod sign;
 pub mod simulate;
 pub mod source;
 mod speed;
+mod stream;
+pub mod tls;
 pub mod topology;
 mod transfer;
+mod verify;
 mod wire;
 
 pub use transfer::Transfer;

@@ -3,13 +3,13 @@
 use crate::keeper::Inflow;
 use crate::manifest::{Bad, Encoding, Hash, Header, Page, number};
 use crate::sign::Key;
+use crate::stream::{Stream, Trust};
 use crate::transfer::Transfer;
 use crate::wire::{self, CONNECT, Hello, Kind, SILENCE, Want};
 use bytes::{Buf, Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -38,19 +38,18 @@ pub enum Lost {
 }
 
 struct Reader {
-    stream: TcpStream,
+    stream: Stream,
     buffer: BytesMut,
     /// There was more than could be read at once.
     full: bool,
 }
 
 impl Reader {
-    async fn connect(parent: SocketAddr, want: Want) -> Result<Self, Lost> {
-        let connected = timeout(CONNECT, TcpStream::connect(parent)).await;
+    async fn connect(parent: SocketAddr, trust: &Trust, want: Want) -> Result<Self, Lost> {
+        let connected = timeout(CONNECT, trust.connect(parent)).await;
         let mut stream = connected
             .map_err(|_| Lost::Connect("no answer".to_owned()))?
             .map_err(|e| Lost::Connect(e.to_string()))?;
-        let _ = stream.set_nodelay(true);
         wire::write_line(&mut stream, &Hello::Want(want))
             .await
             .map_err(Lost::Broken)?;
@@ -107,7 +106,7 @@ impl Reader {
 pub async fn follow(
     parent: SocketAddr,
     transfer: &Transfer,
-    key: &Key,
+    trust: &Trust,
     inflow: &mut Inflow,
     again: &mpsc::UnboundedSender<u32>,
 ) -> Result<(), Lost> {
@@ -120,7 +119,7 @@ pub async fn follow(
         pages,
         single: false,
     };
-    let mut reader = Reader::connect(parent, want).await?;
+    let mut reader = Reader::connect(parent, trust, want).await?;
     // What was dropped in the middle of a page.
     inflow.same().await;
     // The frame that comes at the moment; none while it is one that is here already.
@@ -136,7 +135,7 @@ pub async fn follow(
             Kind::Beat => {}
             Kind::Page => {
                 let page = reader.exactly(len).await?;
-                add_page(transfer, key, &page)?;
+                add_page(transfer, &trust.key, &page)?;
                 inflow.page(&page).map_err(Lost::Stuck)?;
                 inflow.same().await;
             }
@@ -190,7 +189,7 @@ pub async fn follow(
             }
             Kind::End => {
                 let seal = reader.exactly(len).await?;
-                return close(transfer, key, &seal);
+                return close(transfer, &trust.key, &seal);
             }
             Kind::Failed => {
                 let why = reader.exactly(len).await?;
@@ -204,6 +203,7 @@ pub async fn follow(
 pub async fn fetch(
     parent: SocketAddr,
     transfer: &Transfer,
+    trust: &Trust,
     index: u32,
 ) -> Result<(Vec<Bytes>, bool), Lost> {
     let want = Want {
@@ -214,7 +214,7 @@ pub async fn fetch(
         single: true,
     };
     let stored = transfer.entry(index).map_or(0, |entry| entry.stored);
-    let mut reader = Reader::connect(parent, want).await?;
+    let mut reader = Reader::connect(parent, trust, want).await?;
     let mut pieces = Vec::new();
     let (mut here, mut bad_there) = (0, false);
     while here < stored {

@@ -6,6 +6,8 @@ use crate::place::{self, Files};
 use crate::pull::{self, Lost};
 use crate::serve;
 use crate::sign::Key;
+use crate::stream::{Door, Stream, Trust};
+use crate::tls::{self, Tls};
 use crate::transfer::Transfer;
 use crate::wire::{self, FromReceiver, Hello, Offer, Report, ToReceiver};
 use std::collections::HashMap;
@@ -14,8 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -40,6 +41,8 @@ pub struct Options {
     pub keys: Vec<Key>,
     /// May a file that did not come from a source be replaced?
     pub replace: bool,
+    /// All connections are private; none: all are plain.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// What happens, for whoever shows it.
@@ -60,6 +63,10 @@ struct Hub {
 }
 
 impl Hub {
+    fn door(&self) -> Door {
+        Door(self.options.tls.clone())
+    }
+
     fn transfer(&self, id: Id) -> Option<Arc<Transfer>> {
         let transfers = self
             .transfers
@@ -132,12 +139,19 @@ pub async fn receive(
     }
 }
 
-async fn connection_from(
-    hub: &Arc<Hub>,
-    mut stream: TcpStream,
-    from: SocketAddr,
-) -> io::Result<()> {
+async fn connection_from(hub: &Arc<Hub>, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    let who = from.ip().to_string();
+    let mut stream = match timeout(HELLO, hub.door().accept(stream, &who)).await? {
+        Ok(stream) => stream,
+        Err(e) => {
+            if tls::is_final(&e) {
+                let (name, why) = (from.to_string(), e.to_string());
+                (hub.told)(Event::Refused { name, why });
+            }
+            return Err(e);
+        }
+    };
     let hello = {
         let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
         timeout(HELLO, wire::read_line::<Hello>(&mut reader)).await??
@@ -148,7 +162,7 @@ async fn connection_from(
             None => Ok(()),
         },
         Some(Hello::Offer(offer)) => {
-            let (reader, mut writer) = stream.into_split();
+            let (reader, mut writer) = tokio::io::split(stream);
             if let Err(why) = offered(hub, BufReader::new(reader), &mut writer, &offer, from).await
             {
                 let reason = why.to_string();
@@ -161,13 +175,13 @@ async fn connection_from(
     }
 }
 
-type Lines = BufReader<OwnedReadHalf>;
+type Lines = BufReader<ReadHalf<Stream>>;
 
 /// Looks at an offer, and takes it. An error is a refusal.
 async fn offered(
     hub: &Arc<Hub>,
     mut lines: Lines,
-    writer: &mut OwnedWriteHalf,
+    writer: &mut WriteHalf<Stream>,
     offer: &Offer,
     from: SocketAddr,
 ) -> io::Result<()> {
@@ -259,7 +273,12 @@ async fn offered(
         header: header.clone(),
         from,
     });
-    let session = Session::new(transfer.clone(), files, spool_end, key)?;
+    let session = Session::new(
+        transfer.clone(),
+        files,
+        spool_end,
+        Trust::new(key, hub.door()),
+    )?;
     let result = tokio::select! {
         result = session.run(lines, writer) => result,
         () = ended.notified() => Err("a newer offer has come".to_owned()),
@@ -317,7 +336,7 @@ async fn open(
 /// One transfer that comes.
 struct Session {
     transfer: Arc<Transfer>,
-    key: Key,
+    trust: Arc<Trust>,
     /// Until the flow begins.
     inflow: Option<Inflow>,
     work: mpsc::Sender<Work>,
@@ -328,11 +347,16 @@ struct Session {
 }
 
 impl Session {
-    fn new(transfer: Arc<Transfer>, files: Files, spool_end: u64, key: Key) -> io::Result<Self> {
+    fn new(
+        transfer: Arc<Transfer>,
+        files: Files,
+        spool_end: u64,
+        trust: Trust,
+    ) -> io::Result<Self> {
         let (inflow, work, news) = keeper::start(transfer.clone(), files, spool_end)?;
         Ok(Self {
             transfer,
-            key,
+            trust: Arc::new(trust),
             inflow: Some(inflow),
             work,
             news,
@@ -342,7 +366,7 @@ impl Session {
     }
 
     /// Returns when the file is there under its name and the source has heard of it, or why not.
-    async fn run(mut self, mut lines: Lines, writer: &mut OwnedWriteHalf) -> Result<(), String> {
+    async fn run(mut self, mut lines: Lines, writer: &mut WriteHalf<Stream>) -> Result<(), String> {
         let (say, mut said) = mpsc::unbounded_channel();
         let (again, mut repairs) = mpsc::unbounded_channel();
         let frames = self.transfer.count().0;
@@ -355,7 +379,7 @@ impl Session {
         if let Some(inflow) = self.inflow.take() {
             let flow = Flow {
                 transfer: self.transfer.clone(),
-                key: self.key.clone(),
+                trust: self.trust.clone(),
                 inflow,
                 again: again.clone(),
                 parents: self.parents.subscribe(),
@@ -372,6 +396,7 @@ impl Session {
         loop {
             tokio::select! {
                 line = wire::read_line::<ToReceiver>(&mut lines), if source => match line {
+                    Ok(Some(ToReceiver::Certificates(list))) => self.trust.meet(list),
                     Ok(Some(ToReceiver::Parents(list))) => {
                         self.parents.send_replace(list);
                     }
@@ -449,6 +474,7 @@ impl Session {
         say: mpsc::UnboundedSender<FromReceiver>,
     ) -> impl Future<Output = Result<(), String>> + use<> {
         let transfer = self.transfer.clone();
+        let trust = self.trust.clone();
         let work = self.work.clone();
         let parents = self.parents.subscribe();
         async move {
@@ -461,7 +487,7 @@ impl Session {
                     sleep(REPORT).await;
                     continue;
                 };
-                match pull::fetch(parent, &transfer, index).await {
+                match pull::fetch(parent, &transfer, &trust, index).await {
                     Ok((pieces, bad_there)) => {
                         // Who says that it was bad there as well is not to blame.
                         if let Some(parent) = by.take().filter(|by| *by != parent || !bad_there) {
@@ -500,7 +526,7 @@ async fn complete(whole: &mut watch::Receiver<bool>) {
 /// The flow: from the best parent that there is, at any time.
 struct Flow {
     transfer: Arc<Transfer>,
-    key: Key,
+    trust: Arc<Trust>,
     inflow: Inflow,
     again: mpsc::UnboundedSender<u32>,
     parents: watch::Receiver<Vec<SocketAddr>>,
@@ -534,7 +560,7 @@ impl Flow {
     async fn run(self) -> Result<(), String> {
         let Self {
             transfer,
-            key,
+            trust,
             mut inflow,
             again,
             mut parents,
@@ -552,7 +578,7 @@ impl Flow {
             };
             current.send_replace(Some(parent));
             let result = {
-                let pull = pull::follow(parent, &transfer, &key, &mut inflow, &again);
+                let pull = pull::follow(parent, &transfer, &trust, &mut inflow, &again);
                 tokio::pin!(pull);
                 loop {
                     tokio::select! {

@@ -3,8 +3,11 @@
 use crate::chain::{Chains, Parent};
 use crate::layout::Layout;
 use crate::limit::Limit;
+use crate::manifest::{Hash, hex};
 use crate::serve;
 use crate::speed;
+use crate::stream::Door;
+use crate::tls::{self, Tls};
 use crate::topology::Topology;
 use crate::transfer::Transfer;
 use crate::wire::{self, CONNECT, FromReceiver, Hello, Offer, Report, ToReceiver};
@@ -39,6 +42,8 @@ pub struct Options {
     /// How long hosts that are not there are waited for, after the others have it.
     pub patience: Duration,
     pub limit: Option<Limit>,
+    /// All connections are private; none: all are plain.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// What else is known of the hosts.
@@ -131,16 +136,19 @@ pub async fn send_by(
     let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
     let port = listener.local_addr()?.port();
     let limit = options.limit.map(Arc::new);
+    let door = Door(options.tls);
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_all(listener, transfer.clone(), limit));
+    tasks.spawn(serve_all(listener, transfer.clone(), limit, door.clone()));
     let (say, said) = mpsc::unbounded_channel();
     let mut orders = Vec::new();
-    for (index, (_, address)) in options.hosts.iter().enumerate() {
+    for (index, (name, address)) in options.hosts.iter().enumerate() {
         let (order, ordered) = mpsc::unbounded_channel();
         orders.push(order);
         let link = Link {
             host: index,
+            name: host_of(name),
             address: *address,
+            door: door.clone(),
             port,
             ask: index >= needy,
             transfer: transfer.clone(),
@@ -161,6 +169,8 @@ pub async fn send_by(
             .collect(),
         heard: vec![None; options.hosts.len()],
         sources: vec![None; options.hosts.len()],
+        marks: vec![None; options.hosts.len()],
+        own_mark: door.mark(),
         addresses: options.hosts.iter().map(|(_, address)| *address).collect(),
         orders,
         begin: Instant::now(),
@@ -181,18 +191,28 @@ pub async fn send_by(
     Ok(hosts)
 }
 
-async fn serve_all(listener: TcpListener, transfer: Arc<Transfer>, limit: Option<Arc<Limit>>) {
+async fn serve_all(
+    listener: TcpListener,
+    transfer: Arc<Transfer>,
+    limit: Option<Arc<Limit>>,
+    door: Door,
+) {
     let mut children = JoinSet::new();
     loop {
         tokio::select! {
             child = listener.accept() => {
-                let Ok((mut stream, _)) = child else {
+                let Ok((stream, from)) = child else {
                     sleep(Duration::from_millis(10)).await;
                     continue;
                 };
-                let (transfer, limit) = (transfer.clone(), limit.clone());
+                let (transfer, limit, door) = (transfer.clone(), limit.clone(), door.clone());
                 children.spawn(async move {
                     let _ = stream.set_nodelay(true);
+                    let who = from.ip().to_string();
+                    let accepted = door.accept(stream, &who);
+                    let Ok(Ok(mut stream)) = timeout(GONE, accepted).await else {
+                        return;
+                    };
                     let hello = {
                         let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
                         timeout(GONE, wire::read_line::<Hello>(&mut reader)).await
@@ -209,10 +229,21 @@ async fn serve_all(listener: TcpListener, transfer: Arc<Transfer>, limit: Option
     }
 }
 
+/// A host's name, as it is listed, without its port.
+fn host_of(listed: &str) -> String {
+    let port = |end: &str| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit());
+    match listed.rsplit_once(':') {
+        Some((name, end)) if port(end) && listed.parse::<std::net::IpAddr>().is_err() => {
+            name.trim_matches(['[', ']']).to_owned()
+        }
+        _ => listed.to_owned(),
+    }
+}
+
 /// What a link says of its host.
 enum Said {
-    /// It is there; this is how it reaches the source.
-    Here(SocketAddr),
+    /// It is there; this is how it reaches the source, and the hash of its certificate.
+    Here(SocketAddr, Option<Hash>),
     Line(FromReceiver),
     Gone(String),
 }
@@ -220,7 +251,9 @@ enum Said {
 /// The connection to a host, made again whenever it breaks.
 struct Link {
     host: usize,
+    name: String,
     address: SocketAddr,
+    door: Door,
     port: u16,
     /// It is only asked whether it has it.
     ask: bool,
@@ -234,6 +267,13 @@ impl Link {
             match self.once(&mut orders).await {
                 Ok(()) => return,
                 Err(why) => {
+                    let why = self.door.explain(why, &self.name);
+                    if tls::is_final(&why) {
+                        let reason = why.to_string();
+                        let refused = Said::Line(FromReceiver::Refuse { reason });
+                        let _ = self.say.send((self.host, refused));
+                        return;
+                    }
                     if self
                         .say
                         .send((self.host, Said::Gone(why.to_string())))
@@ -253,7 +293,8 @@ impl Link {
         let stream = timeout(GONE, TcpStream::connect(self.address)).await??;
         stream.set_nodelay(true)?;
         let source = SocketAddr::new(stream.local_addr()?.ip(), self.port);
-        let (reader, mut writer) = stream.into_split();
+        let (stream, mark) = timeout(GONE, self.door.to_host(stream, &self.name)).await??;
+        let (reader, mut writer) = tokio::io::split(stream);
         let mut lines = BufReader::new(reader);
         let offer = Offer {
             header: self.transfer.line.clone(),
@@ -261,7 +302,7 @@ impl Link {
             ask: self.ask,
         };
         wire::write_line(&mut writer, &Hello::Offer(offer)).await?;
-        let _ = self.say.send((self.host, Said::Here(source)));
+        let _ = self.say.send((self.host, Said::Here(source, mark)));
         // Looking at what is there from earlier may take long.
         let mut patience = Duration::from_secs(600);
         loop {
@@ -304,6 +345,9 @@ struct Leader {
     heard: Vec<Option<Instant>>,
     /// How each reaches the source.
     sources: Vec<Option<SocketAddr>>,
+    /// Hashes of their certificates, and of ours.
+    marks: Vec<Option<Hash>>,
+    own_mark: Option<Hash>,
     addresses: Vec<SocketAddr>,
     orders: Vec<mpsc::UnboundedSender<ToReceiver>>,
     begin: Instant,
@@ -367,7 +411,10 @@ impl Leader {
         let now = self.begin.elapsed().as_secs_f64();
         self.heard[host] = Some(Instant::now());
         match said {
-            Said::Here(source) => self.sources[host] = Some(source),
+            Said::Here(source, mark) => {
+                self.sources[host] = Some(source);
+                self.marks[host] = mark;
+            }
             Said::Gone(why) => {
                 self.heard[host] = None;
                 self.chains.leave(host);
@@ -463,11 +510,20 @@ impl Leader {
     fn order(&mut self) {
         for host in self.chains.changes() {
             let parents = self.chains.parents(host).into_iter();
-            let addresses = parents.filter_map(|parent| match parent {
-                Parent::Host(parent) => Some(self.addresses[parent]),
-                Parent::Source => self.sources[host],
+            let known = parents.filter_map(|parent| match parent {
+                Parent::Host(parent) => Some((self.addresses[parent], self.marks[parent])),
+                Parent::Source => self.sources[host].map(|address| (address, self.own_mark)),
             });
-            let _ = self.orders[host].send(ToReceiver::Parents(addresses.collect()));
+            let known: Vec<_> = known.collect();
+            let marks = known
+                .iter()
+                .filter_map(|(address, mark)| Some((*address, hex(&(*mark)?))));
+            let marks: Vec<_> = marks.collect();
+            if !marks.is_empty() {
+                let _ = self.orders[host].send(ToReceiver::Certificates(marks));
+            }
+            let addresses = known.into_iter().map(|(address, _)| address).collect();
+            let _ = self.orders[host].send(ToReceiver::Parents(addresses));
         }
     }
 

@@ -1,13 +1,15 @@
 //! A parent's side: what a child wants, from disk to the network (`sendfile`).
 
+use crate::stream::Stream;
 use crate::transfer::{Cursor, Next, Place, Transfer};
 use crate::wire::{BEAT, Kind, Want};
 use rustix::fs::sendfile;
 use rustix::net::SendFlags;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, Interest};
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -26,7 +28,7 @@ const HELD: std::ops::Range<u64> = 8 << 10..1 << 20;
 
 /// Sends what the child wants until there is no more of it, or until the child goes.
 pub async fn serve(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     transfer: &Transfer,
     want: Want,
     limit: Option<&crate::limit::Limit>,
@@ -38,7 +40,7 @@ pub async fn serve(
 }
 
 async fn flow(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     transfer: &Transfer,
     want: Want,
     limit: Option<&crate::limit::Limit>,
@@ -62,7 +64,7 @@ async fn flow(
                     limit.take(place.len as usize).await;
                 }
                 send(stream, &mut cursor, &place).await?;
-                pace.sent(stream, place.len)?;
+                pace.sent(stream.tcp(), place.len)?;
             }
             Next::Bad(index) => message(stream, Kind::Bad, &index.to_le_bytes()).await?,
             Next::End(seal) => {
@@ -75,6 +77,7 @@ async fn flow(
             }
             // What changes here need not be what this child waits for, who may be further: it hears that we are here.
             Next::Wait => {
+                stream.flush().await?;
                 if timeout_at(spoke + BEAT, changes.changed()).await.is_err() {
                     message(stream, Kind::Beat, &[]).await?;
                     spoke = Instant::now();
@@ -88,7 +91,7 @@ async fn flow(
 }
 
 /// One frame, as soon as it is good here. First comes whether it was bad here, too.
-async fn one(stream: &mut TcpStream, transfer: &Transfer, index: u32) -> io::Result<()> {
+async fn one(stream: &mut Stream, transfer: &Transfer, index: u32) -> io::Result<()> {
     let mut changes = transfer.watch();
     let mut spoke = Instant::now();
     if transfer.was_bad(index) {
@@ -110,6 +113,7 @@ async fn one(stream: &mut TcpStream, transfer: &Transfer, index: u32) -> io::Res
             send(stream, &mut cursor, &place).await?;
             return stream.shutdown().await;
         }
+        stream.flush().await?;
         if timeout_at(spoke + BEAT, changes.changed()).await.is_err() {
             message(stream, Kind::Beat, &[]).await?;
             spoke = Instant::now();
@@ -117,7 +121,7 @@ async fn one(stream: &mut TcpStream, transfer: &Transfer, index: u32) -> io::Res
     }
 }
 
-async fn message(stream: &mut TcpStream, kind: Kind, what: &[u8]) -> io::Result<()> {
+async fn message(stream: &mut Stream, kind: Kind, what: &[u8]) -> io::Result<()> {
     let mut all = Vec::with_capacity(4 + what.len());
     all.extend(kind.head(what.len()));
     all.extend(what);
@@ -125,7 +129,7 @@ async fn message(stream: &mut TcpStream, kind: Kind, what: &[u8]) -> io::Result<
 }
 
 /// Sends bytes of the cursor's frame; where they begin it, or its rest, which frame that is comes first.
-async fn send(stream: &mut TcpStream, cursor: &mut Cursor, place: &Place) -> io::Result<()> {
+async fn send(stream: &mut Stream, cursor: &mut Cursor, place: &Place) -> io::Result<()> {
     let mut heads = Vec::with_capacity(16);
     if !cursor.told {
         cursor.told = true;
@@ -134,6 +138,14 @@ async fn send(stream: &mut TcpStream, cursor: &mut Cursor, place: &Place) -> io:
         heads.extend(cursor.offset.to_le_bytes());
     }
     heads.extend(Kind::Data.head(place.len as usize));
+    let stream = match stream {
+        Stream::Plain(tcp) => tcp,
+        Stream::Private(tls) => {
+            send_read(tls, &heads, place).await?;
+            cursor.offset += place.len;
+            return Ok(());
+        }
+    };
     // What follows goes into the same packets.
     let mut rest = heads.as_slice();
     while !rest.is_empty() {
@@ -217,4 +229,24 @@ async fn when_writable<T>(
 ) -> io::Result<T> {
     let result = stream.async_io(Interest::WRITABLE, || act(stream).map_err(io::Error::from));
     result.await
+}
+
+/// The same where the bytes have to be encrypted.
+async fn send_read(
+    stream: &mut (impl AsyncWrite + Unpin),
+    heads: &[u8],
+    place: &Place,
+) -> io::Result<()> {
+    let mut bytes = heads.to_vec();
+    let (mut offset, mut left) = (place.offset, place.len as usize);
+    while left > 0 {
+        let (begin, step) = (bytes.len(), left.min(STEP));
+        bytes.resize(begin + step, 0);
+        place.file.read_exact_at(&mut bytes[begin..], offset)?;
+        stream.write_all(&bytes).await?;
+        bytes.clear();
+        offset += step as u64;
+        left -= step;
+    }
+    Ok(())
 }

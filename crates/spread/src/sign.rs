@@ -3,6 +3,7 @@
 //! <https://jedisct1.github.io/minisign/>
 
 use crate::manifest::Bad;
+use crate::secret;
 use minisign::{KeyPair, PublicKey, PublicKeyBox, SecretKey, SecretKeyBox, SignatureBox};
 use std::io::Cursor;
 use std::path::Path;
@@ -17,7 +18,7 @@ impl Signer {
     /// Reads the secret key from a file, or makes one there, readable by its owner only. It has no passphrase, as those
     /// of `minisign -G -W`.
     pub fn load_or_make(file: &Path) -> Result<Self, Bad> {
-        match std::fs::read_to_string(file) {
+        match secret::read(file) {
             Ok(text) => Self::read(&text).map_err(|e| Bad(format!("{}: {e}", file.display()))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::make(file),
             Err(e) => Err(Bad(format!("{} could not be read: {e}", file.display()))),
@@ -33,34 +34,13 @@ impl Signer {
     }
 
     fn make(file: &Path) -> Result<Self, Bad> {
-        use std::io::Write;
-        use std::os::unix::fs::OpenOptionsExt;
         let wrong = |e: std::io::Error| Bad(format!("{} could not be made: {e}", file.display()));
         let signer = Self::new()?;
         let text = signer.secret.to_box(Some("oscarv spread"));
         let text = text.map_err(|e| Bad(e.to_string()))?.into_string();
-        if let Some(parent) = file.parent() {
-            std::fs::create_dir_all(parent).map_err(wrong)?;
-        }
-        // Two that start at once must end with the same key: the first to link it wins.
-        let half = file.with_extension(format!("{}.tmp", std::process::id()));
-        let _ = std::fs::remove_file(&half);
-        let mut options = std::fs::OpenOptions::new();
-        let mut out = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&half)
-            .map_err(wrong)?;
-        let written = out
-            .write_all(text.as_bytes())
-            .and_then(|()| out.sync_all())
-            .and_then(|()| std::fs::hard_link(&half, file));
-        let _ = std::fs::remove_file(&half);
-        match written {
-            Ok(()) => Ok(signer),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Self::load_or_make(file),
-            Err(e) => Err(wrong(e)),
+        match secret::make_once(file, &text).map_err(wrong)? {
+            true => Ok(signer),
+            false => Self::load_or_make(file),
         }
     }
 

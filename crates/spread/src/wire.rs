@@ -60,6 +60,8 @@ pub struct Want {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToReceiver {
+    /// How these hosts are known again, on private connections: hash of their certificates.
+    Certificates(Vec<(SocketAddr, String)>),
     /// Whom to ask, in this order.
     Parents(Vec<SocketAddr>),
     /// All is over; keep what is whole.

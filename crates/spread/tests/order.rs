@@ -66,6 +66,7 @@ impl Place {
             into: self.path(name),
             keys: vec![self.signer.key()],
             replace: false,
+            tls: None,
         };
         let task = tokio::spawn(async move {
             receive::receive(listener, options, |_| {}).await.unwrap();
@@ -84,6 +85,7 @@ impl Place {
             chains: 1,
             patience: Duration::from_millis(300),
             limit: limit.map(Limit::new),
+            tls: None,
         }
     }
 

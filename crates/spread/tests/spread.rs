@@ -68,6 +68,7 @@ impl Place {
             into: self.path(name),
             keys: vec![self.signer.key()],
             replace: false,
+            tls: None,
         }
     }
 
@@ -90,6 +91,7 @@ impl Place {
             chains: 1,
             patience: Duration::from_millis(300),
             limit: None,
+            tls: None,
         };
         send::send(source.transfer.clone(), options, |_| {})
             .await
@@ -296,6 +298,7 @@ async fn a_receiver_that_comes_back_goes_on_where_it_was() {
         chains: 1,
         patience: Duration::from_secs(20),
         limit: Some(Limit::new(10 << 20)),
+        tls: None,
     };
     let (frames, mut some) = tokio::sync::watch::channel(0);
     let sent = tokio::spawn(send::send(source.transfer.clone(), options, move |hosts| {
@@ -333,6 +336,7 @@ async fn a_file_that_changes_meanwhile_is_not_sent() {
         chains: 1,
         patience: Duration::from_millis(300),
         limit: Some(Limit::new(20 << 20)),
+        tls: None,
     };
     let mut written = false;
     let report = send::send(source.transfer.clone(), options, |hosts| {
@@ -425,6 +429,7 @@ async fn the_next_version_is_made_from_the_one_before() {
         chains: 1,
         patience: Duration::from_millis(300),
         limit: None,
+        tls: None,
     };
     let source = place.source(&file, From::Version);
     let hosts = vec![a.clone(), ("b".to_owned(), b)];
@@ -459,6 +464,7 @@ async fn a_child_that_is_further_than_its_parent_hears_from_it() {
         chains: 1,
         patience: Duration::from_millis(300),
         limit: Some(Limit::new(10 << 20)),
+        tls: None,
     };
     let (frames, mut some) = tokio::sync::watch::channel(0);
     let sent = tokio::spawn(send::send(source.transfer.clone(), options, move |hosts| {

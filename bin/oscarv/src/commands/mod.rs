@@ -10,6 +10,7 @@ mod image;
 mod internal;
 mod logs;
 mod spread;
+mod spread_bundle;
 mod ssh;
 mod status;
 mod test;

@@ -2,6 +2,7 @@
 
 mod simulate;
 
+use super::spread_bundle;
 use crate::args::{Spread as Args, SpreadReceive, SpreadSend};
 use crate::context::{Context, runtime};
 use crate::exit::{Code, Failure};
@@ -30,6 +31,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
         Args::Send(args) => send_to(context, args),
         Args::Receive(args) => receive_into(context, args),
         Args::Simulate(args) => simulate::run(context, args),
+        Args::Bundle(args) => spread_bundle::run(context, args),
         Args::Key => {
             let key = signer(context)?.key().to_string();
             context.result(&json!({ "key": key }), || {
@@ -62,6 +64,7 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     let topology = args.topology.as_deref().map(topology).transpose()?;
     let hosts = hosts(&args.to)?;
     let signer = Arc::new(signer(context)?);
+    let tls = spread_bundle::of_source(context, &args.private)?;
     let memory = context.state.join("spread/sent");
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let begin = Instant::now();
@@ -93,6 +96,7 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
             limit: args
                 .limit
                 .map(|rate| spread::limit::Limit::new(rate.bytes())),
+            tls: tls.clone(),
         };
         let before = begin.elapsed().as_secs_f64();
         let plan = send::Plan {
@@ -298,6 +302,7 @@ fn receive_into(context: &Context, args: &SpreadReceive) -> Result<Code> {
     if keys.is_empty() {
         keys.push(signer(context)?.key());
     }
+    let tls = spread_bundle::of_receiver(context, &args.private)?;
     std::fs::create_dir_all(&args.into)
         .with_context(|| format!("{} cannot be made", args.into.display()))?;
     let screen = context.screen.clone();
@@ -322,6 +327,7 @@ fn receive_into(context: &Context, args: &SpreadReceive) -> Result<Code> {
             into: args.into.clone(),
             keys,
             replace: args.replace,
+            tls,
         };
         tokio::select! {
             ended = receive::receive(listener, options, told) => ended.map(|()| Code::Ok).map_err(Into::into),
