@@ -197,6 +197,11 @@ pub(crate) fn when(time: SystemTime) -> String {
     )
 }
 
+/// The same for nanoseconds since 1970, whatever somebody wrote there.
+pub(crate) fn when_nanos(nanos: u64) -> String {
+    when(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -240,5 +245,7 @@ mod tests {
     fn times_are_for_people() {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_426_250);
         assert_eq!(when(time), "2026-11-23 09:30:50 UTC");
+        assert_eq!(when_nanos(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(when_nanos(u64::MAX), "2554-07-21 23:34:33 UTC");
     }
 }

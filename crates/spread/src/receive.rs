@@ -1,5 +1,6 @@
 //! A host that takes what sources offer, and passes it on.
 
+use crate::authority;
 use crate::keeper::{self, Inflow, News, Work};
 use crate::manifest::{Header, Id};
 use crate::place::{self, Files};
@@ -217,12 +218,22 @@ async fn offered(
             wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
             wire::write_line(writer, &FromReceiver::Done).await?;
             // As long as the connection is there, the source knows that this host is.
-            while let Ok(Some(ToReceiver::Parents(_))) = wire::read_line(&mut lines).await {}
+            while let Ok(Some(ToReceiver::Parents(_) | ToReceiver::Certificates(_))) =
+                wire::read_line(&mut lines).await
+            {}
             return Ok(());
         }
         _ if offer.ask => return Err(io::Error::other("it does not have it")),
         Some((old, true)) if old.created > header.created => {
-            return refuse(&header.name, "what is here is newer".to_owned());
+            let when = |header: &Header| authority::when_nanos(header.created);
+            return refuse(
+                &header.name,
+                format!(
+                    "what is here is newer: made {} by its source's clock, this one {}",
+                    when(old),
+                    when(&header)
+                ),
+            );
         }
         Some((_, true)) => {}
         Some((_, false)) | None if hub.options.replace || !target.exists() => {}
