@@ -201,7 +201,8 @@ proptest! {
         }
     }
 
-    /// Who is killed costs the others nothing that shows, whose link is cut 0.7 s, at most.
+    /// Who is killed costs the others nothing that shows, whose link is cut 0.8 s, at most, also
+    /// when it is moved to the end as one that is slow and somebody else comes behind it there.
     #[test]
     fn survivors_lose_little(seed: u64, killed in 0_usize..6, cut in 0_usize..3) {
         let mut dice = Dice(seed);
@@ -215,7 +216,7 @@ proptest! {
             }
         }
         let lost = (worst_of_others(&scenario, &gone) - 1.0) * scenario.floor();
-        let most = 0.15 + 0.55 * cut as f64;
+        let most = 0.2 + 0.8 * cut as f64;
         prop_assert!(lost < most, "{lost} of {most}: {gone:?}");
     }
 
