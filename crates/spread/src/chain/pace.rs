@@ -16,9 +16,9 @@ const SLOW: f64 = 0.7;
 /// for so many seconds.
 const SLOW_FOR: f64 = 0.09;
 
-/// One that has even less needs fewer seconds of reports, and no more.
+/// One that has even less is slow at once.
 const VERY_SLOW: f64 = 0.35;
-const VERY_LEAST: f64 = 0.17;
+const VERY_LEAST: f64 = 0.27;
 
 /// It is behind its parent by what comes in so many seconds.
 const BEHIND: f64 = 0.12;
@@ -143,8 +143,7 @@ impl Chains {
         let less = rate < SLOW * self.best;
         if self.chains[chain].hosts.len() == 1 {
             // Nobody can be tried instead, but somebody who has all may have his upward link free by now.
-            if less && !host.pace.led {
-                self.hosts[first].pace.led = true;
+            if less && self.hosts[first].pace.slow_from.insert(None) {
                 let alone = std::mem::take(&mut self.chains[chain].hosts);
                 self.attach(alone);
             }

@@ -91,6 +91,20 @@ fn several_slow_hosts_cost_half_a_second_each_wherever_they_stand() {
     }
 }
 
+/// Alone in its chain it was put behind another one, then before that, and stayed there.
+#[test]
+fn a_slow_host_in_a_chain_of_its_own_slows_nobody() {
+    for slow in 0..8 {
+        let mut scenario = Scenario::new(8, 1190.0 * MB, 119.0 * MB);
+        scenario.chains = 8;
+        scenario.source_rate *= 10.0;
+        scenario.hosts[slow].up = 0.5;
+        scenario.hosts[slow].down = 0.5;
+        let worst = worst_of_others(&scenario, &[slow]);
+        assert!(worst < 1.1, "host {slow}: {worst}");
+    }
+}
+
 #[test]
 fn a_slow_host_that_has_it_already_is_no_source_for_long() {
     let mut scenario = Scenario::new(9, 1190.0 * MB, 119.0 * MB);
@@ -187,7 +201,8 @@ proptest! {
         }
     }
 
-    /// Who is killed costs the others nothing that shows, whose link is cut 0.7 s, at most.
+    /// Who is killed costs the others nothing that shows, whose link is cut 0.8 s, at most, also
+    /// when it is moved to the end as one that is slow and somebody else comes behind it there.
     #[test]
     fn survivors_lose_little(seed: u64, killed in 0_usize..6, cut in 0_usize..3) {
         let mut dice = Dice(seed);
@@ -201,7 +216,7 @@ proptest! {
             }
         }
         let lost = (worst_of_others(&scenario, &gone) - 1.0) * scenario.floor();
-        let most = 0.15 + 0.55 * cut as f64;
+        let most = 0.2 + 0.8 * cut as f64;
         prop_assert!(lost < most, "{lost} of {most}: {gone:?}");
     }
 
