@@ -73,6 +73,8 @@ pub struct Chains {
     best: f64,
     /// Bytes a second that can leave the source, if that is known.
     expected: Option<f64>,
+    /// How many more seconds it takes, as far as is known.
+    left: f64,
     /// Somebody has come or gone, and all are to be put in order again.
     disordered: bool,
     /// Who is slow has been moved, or it is too late to put all in order again.
@@ -98,6 +100,7 @@ impl Chains {
             now: 0.0,
             best: 0.0,
             expected: None,
+            left: f64::INFINITY,
             disordered: false,
             fixed: false,
         };
@@ -108,6 +111,13 @@ impl Chains {
     /// Bytes a second that can leave the source, at most. A chain that has them begins with a host that is not slow.
     pub fn expect(&mut self, rate: f64) {
         self.expected = Some(rate);
+    }
+
+    /// So far are those that are furthest: from 0 to 1.
+    pub fn progress(&mut self, part: f64) {
+        if part > 0.0 {
+            self.left = self.now * (1.0 - part) / part;
+        }
     }
 
     /// Seconds since the beginning; never goes back.

@@ -377,6 +377,9 @@ impl Leader {
                 }
                 _ = looks.tick() => {
                     self.chains.time(self.begin.elapsed().as_secs_f64());
+                    let furthest = self.hosts.iter().map(|host| host.frames).max();
+                    let frames = f64::from(self.transfer.header.frames().max(1));
+                    self.chains.progress(f64::from(furthest.unwrap_or(0)) / frames);
                     self.chains.look();
                     told(&self.hosts);
                 }

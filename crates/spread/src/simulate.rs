@@ -291,6 +291,8 @@ impl<'a> Run<'a> {
                 self.chains.report(index, one.bytes as u64);
             }
         }
+        let furthest = self.hosts.iter().map(|one| one.bytes).fold(0.0, f64::max);
+        self.chains.progress(furthest / self.scenario.bytes);
         self.chains.look();
     }
 

@@ -31,6 +31,10 @@ const SETTLE: f64 = 0.2;
 const TRIES: u32 = 3;
 const FEW_TRIES: u32 = 1;
 
+/// To try another one takes up to a fifth of a second. Without a reason for it that is not worth while if no more seconds
+/// than these are left.
+const WORTH: f64 = 10.0;
+
 /// What is known of a host's pace.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -164,6 +168,7 @@ impl Chains {
             self.chains[chain].first = Trial::default();
         }
         let tries = match self.expected.filter(|_| root == Parent::Source) {
+            None if !less && self.left < WORTH => 0,
             None => FEW_TRIES,
             Some(most) if rate >= SLOW * most / self.from_source as f64 => 0,
             Some(_) => TRIES,
