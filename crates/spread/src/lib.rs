@@ -12,21 +12,25 @@
 //! | `source` | makes a transfer of a file |
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
+//! | `door`, `mend` | who may come in; frames that have to come again |
 //! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
 //! | `speed` | how fast this host's links are |
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
 //! | `limit`, `idle` | to take less than there is |
+//! | `trust` | hosts that are given up |
 //! | `simulate` | the same decisions on hosts that are numbers |
 
 mod blocks;
 pub mod chain;
+mod door;
 pub mod idle;
 mod keeper;
 pub mod layout;
 pub mod limit;
 pub mod manifest;
+mod mend;
 mod place;
 mod prepared;
 mod pull;
@@ -39,6 +43,7 @@ pub mod source;
 mod speed;
 pub mod topology;
 mod transfer;
+mod trust;
 mod wire;
 
 pub use transfer::Transfer;

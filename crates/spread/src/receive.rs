@@ -1,14 +1,16 @@
 //! A host that takes what sources offer, and passes it on.
 
+use crate::door::{self, Door, Guest};
 use crate::keeper::{self, Inflow, News, Work};
 use crate::manifest::{Header, Id};
+use crate::mend::Mender;
 use crate::place::{self, Files};
 use crate::pull::{self, Lost};
 use crate::serve;
 use crate::sign::Key;
 use crate::transfer::Transfer;
 use crate::wire::{self, FromReceiver, Hello, Offer, Report, ToReceiver};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
 /// A first line that takes longer is none.
 const HELLO: Duration = Duration::from_secs(5);
@@ -29,6 +31,22 @@ const REPORT: Duration = Duration::from_millis(100);
 
 /// Without source and parents, a transfer waits so long for one of them.
 const ORPHAN: Duration = Duration::from_secs(10);
+
+/// A parent that sends less than so many bytes in [`PACE`] is left, if there is another one.
+const LEAST: u64 = 40 << 10;
+const PACE: Duration = Duration::from_secs(10);
+
+/// A parent that has sent so many spoilt frames as good ones is asked no more.
+const SPOILT: u32 = 3;
+
+/// What the source does not take in this time, it will not.
+const SAY: Duration = Duration::from_secs(2);
+
+/// What another process, or what was displaced, does with a file is waited for so long.
+const BUSY: Duration = Duration::from_secs(60);
+
+/// Children that are served at once.
+const CHILDREN: usize = 192;
 
 /// Transfers that are whole and can still be had from here.
 const KEPT: usize = 8;
@@ -55,8 +73,17 @@ struct Hub {
     options: Options,
     told: Box<dyn Fn(Event) + Send + Sync>,
     transfers: Mutex<Vec<(Id, Arc<Transfer>)>>,
-    /// Names that are coming, since when they are made, and how to end that.
-    coming: Mutex<HashMap<String, (u64, Arc<Notify>)>>,
+    coming: Mutex<HashMap<String, Comes>>,
+}
+
+/// What comes under a name.
+struct Comes {
+    created: u64,
+    /// Which run of the source brings it, and what that calls this host.
+    run: String,
+    host: String,
+    /// Ends it.
+    ended: Arc<Notify>,
 }
 
 impl Hub {
@@ -76,7 +103,7 @@ impl Hub {
         let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
         if coming
             .get(name)
-            .is_some_and(|(_, now)| Arc::ptr_eq(now, ended))
+            .is_some_and(|now| Arc::ptr_eq(&now.ended, ended))
         {
             coming.remove(name);
         }
@@ -114,14 +141,15 @@ pub async fn receive(
         coming: Mutex::default(),
     });
     let mut connections = JoinSet::new();
+    let door = Door::new(CHILDREN);
     loop {
         tokio::select! {
             connection = listener.accept() => match connection {
                 Ok((stream, from)) => {
-                    let hub = hub.clone();
+                    let (hub, guest) = (hub.clone(), door.guest());
                     connections.spawn(async move {
                         // Whoever breaks off has gone; others tell the source, if it concerns it.
-                        let _ = connection_from(&hub, stream, from).await;
+                        let _ = connection_from(&hub, guest, stream, from).await;
                     });
                 }
                 // Too many open files, or the like: it passes.
@@ -134,22 +162,37 @@ pub async fn receive(
 
 async fn connection_from(
     hub: &Arc<Hub>,
+    guest: Guest,
     mut stream: TcpStream,
     from: SocketAddr,
 ) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+    door::watch_over(&stream);
     let hello = {
         let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
-        timeout(HELLO, wire::read_line::<Hello>(&mut reader)).await??
+        let hello = guest.says(timeout(HELLO, wire::read_line::<Hello>(&mut reader)));
+        match hello.await {
+            Some(hello) => hello??,
+            None => return Ok(()),
+        }
     };
     match hello {
-        Some(Hello::Want(want)) => match hub.transfer(want.id) {
-            Some(transfer) => serve::serve(&mut stream, &transfer, want, None).await,
-            None => Ok(()),
+        Some(Hello::Want(want)) => match (hub.transfer(want.id), guest.enter()) {
+            (Some(transfer), Some(_place)) => {
+                serve::serve(&mut stream, &transfer, want, None).await
+            }
+            _ => Ok(()),
         },
         Some(Hello::Offer(offer)) => {
+            drop(guest);
             let (reader, mut writer) = stream.into_split();
-            if let Err(why) = offered(hub, BufReader::new(reader), &mut writer, &offer, from).await
+            if let Err(why) = offered(
+                hub,
+                Lines::new(BufReader::new(reader)),
+                &mut writer,
+                &offer,
+                from,
+            )
+            .await
             {
                 let reason = why.to_string();
                 wire::write_line(&mut writer, &FromReceiver::Refuse { reason }).await?;
@@ -161,7 +204,7 @@ async fn connection_from(
     }
 }
 
-type Lines = BufReader<OwnedReadHalf>;
+type Lines = wire::Lines<BufReader<OwnedReadHalf>>;
 
 /// Looks at an offer, and takes it. An error is a refusal.
 async fn offered(
@@ -195,6 +238,10 @@ async fn offered(
     };
     let directory = hub.options.into.clone();
     let target = directory.join(&header.name);
+    if std::fs::symlink_metadata(&target).is_ok_and(|data| data.is_dir()) {
+        return refuse(&header.name, format!("{} is a directory", target.display()));
+    }
+    place::recover(&directory, &header.name);
     let there = place::there(&directory, &header.name);
     match &there {
         Some((old, true)) if old.id == header.id => {
@@ -223,18 +270,32 @@ async fn offered(
         }
     }
     let ended = Arc::new(Notify::new());
-    // A newer offer, or the same again, displaces what is coming; an older one does not.
+    // A newer offer, or the same again, displaces what is coming; an older one does not, nor does one by which the source
+    // offers it to this host under a second name.
     {
         let mut coming = hub.coming.lock().unwrap_or_else(PoisonError::into_inner);
-        match coming.get(&header.name) {
-            Some((created, _)) if *created > header.created => {
-                drop(coming);
-                return refuse(&header.name, "what is coming is newer".to_owned());
+        let known = coming.get(&header.name);
+        let why = match known {
+            Some(now) if now.created > header.created => Some("what is coming is newer".to_owned()),
+            Some(now) if now.run == offer.run && now.host != offer.host => {
+                Some(format!("this is the same host as {}", now.host))
             }
-            Some((_, before)) => before.notify_one(),
-            None => {}
+            _ => None,
+        };
+        if let Some(why) = why {
+            drop(coming);
+            return refuse(&header.name, why);
         }
-        coming.insert(header.name.clone(), (header.created, ended.clone()));
+        if let Some(before) = known {
+            before.ended.notify_one();
+        }
+        let comes = Comes {
+            created: header.created,
+            run: offer.run.clone(),
+            host: offer.host.clone(),
+            ended: ended.clone(),
+        };
+        coming.insert(header.name.clone(), comes);
     }
     if let Some(base) = &header.base
         && place::base(&directory, base).is_none()
@@ -244,25 +305,47 @@ async fn offered(
         return Ok(());
     }
     let opened = open(&directory, &header, offer, &key).await;
-    let (files, transfer, spool_end) = match opened {
-        Ok(opened) => opened,
+    let session = match opened {
+        // While this waited, what was displaced came to its end.
+        Ok(None) => {
+            hub.forget(&header.name, &ended);
+            let frames = header.frames();
+            wire::write_line(writer, &FromReceiver::Accept { frames }).await?;
+            wire::write_line(writer, &FromReceiver::Done).await?;
+            return Ok(());
+        }
+        Ok(Some((files, transfer, spool_end))) => Session::new(transfer, files, spool_end, key),
+        Err(e) => Err(e),
+    };
+    let session = match session {
+        Ok(session) => session,
         Err(e) => {
             hub.forget(&header.name, &ended);
-            return refuse(
-                &header.name,
-                format!("{} cannot be written to: {e}", directory.display()),
-            );
+            let directory = directory.display();
+            let why = match e.kind() {
+                io::ErrorKind::WouldBlock => {
+                    format!("another process receives {} into {directory}", header.name)
+                }
+                _ => format!("{directory} cannot be written to: {e}"),
+            };
+            return refuse(&header.name, why);
         }
     };
+    let transfer = session.transfer.clone();
     hub.add(&transfer);
     (hub.told)(Event::Begun {
         header: header.clone(),
         from,
     });
-    let session = Session::new(transfer.clone(), files, spool_end, key)?;
     let result = tokio::select! {
-        result = session.run(lines, writer) => result,
-        () = ended.notified() => Err("a newer offer has come".to_owned()),
+        result = session.run(lines, writer, &directory) => result,
+        () = ended.notified() => {
+            let reason = "it was offered again, and goes on with that offer".to_owned();
+            let failed = FromReceiver::Failed { reason: reason.clone() };
+            // Whoever is still there must not take it for a connection that broke, and offer it once more.
+            let _ = timeout(SAY, wire::write_line(writer, &failed)).await;
+            Err(reason)
+        }
     };
     hub.forget(&header.name, &ended);
     if let Err(why) = &result {
@@ -275,13 +358,13 @@ async fn offered(
     Ok(())
 }
 
-/// Opens the files; what was displaced may take a moment to let go of them.
+/// Opens the files; what was displaced may take a moment to let go of them. `None`: it is there by now.
 async fn open(
     directory: &Path,
     header: &Header,
     offer: &Offer,
     key: &Key,
-) -> io::Result<(Files, Arc<Transfer>, u64)> {
+) -> io::Result<Option<(Files, Arc<Transfer>, u64)>> {
     let begin = Instant::now();
     loop {
         let (directory, header, offer, key) = (
@@ -293,20 +376,14 @@ async fn open(
         let opened = tokio::task::spawn_blocking(move || {
             let base = header.base.as_ref();
             let base = base.and_then(|base| place::base(&directory, base));
-            Files::open(
-                &directory,
-                &header,
-                &offer.header,
-                &offer.signature,
-                &key,
-                base,
-            )
+            let (line, signature) = (&offer.header, &offer.signature);
+            match Files::open(&directory, &header, line, signature, &key, base) {
+                Err(e) if place::is_there(&e) => Ok(None),
+                other => other.map(Some),
+            }
         });
         match opened.await? {
-            Err(e)
-                if e.kind() == io::ErrorKind::WouldBlock
-                    && begin.elapsed() < Duration::from_secs(5) =>
-            {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < BUSY => {
                 sleep(Duration::from_millis(10)).await;
             }
             other => return other,
@@ -322,7 +399,10 @@ struct Session {
     inflow: Option<Inflow>,
     work: mpsc::Sender<Work>,
     news: mpsc::UnboundedReceiver<News>,
+    /// Whom the source has named, and who of them is asked: those that have not spoilt frames, and the source.
+    named: Vec<SocketAddr>,
     parents: watch::Sender<Vec<SocketAddr>>,
+    spoilers: HashMap<SocketAddr, u32>,
     /// Whom it comes from at the moment.
     parent: watch::Sender<Option<SocketAddr>>,
 }
@@ -336,13 +416,20 @@ impl Session {
             inflow: Some(inflow),
             work,
             news,
+            named: Vec::new(),
             parents: watch::Sender::default(),
+            spoilers: HashMap::new(),
             parent: watch::Sender::default(),
         })
     }
 
     /// Returns when the file is there under its name and the source has heard of it, or why not.
-    async fn run(mut self, mut lines: Lines, writer: &mut OwnedWriteHalf) -> Result<(), String> {
+    async fn run(
+        mut self,
+        mut lines: Lines,
+        writer: &mut OwnedWriteHalf,
+        directory: &Path,
+    ) -> Result<(), String> {
         let (say, mut said) = mpsc::unbounded_channel();
         let (again, mut repairs) = mpsc::unbounded_channel();
         let frames = self.transfer.count().0;
@@ -364,62 +451,116 @@ impl Session {
             };
             tasks.spawn(flow.thread(stopped).map_err(|e| e.to_string())?);
         }
+        let mut mender = Mender {
+            transfer: self.transfer.clone(),
+            work: self.work.clone(),
+            parents: self.parents.subscribe(),
+            say: say.clone(),
+            waiting: VecDeque::new(),
+            running: JoinSet::new(),
+        };
         let mut reports = interval(REPORT);
         reports.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut whole = self.transfer.whole();
         let mut source = true;
-        let mut finished = false;
+        let mut naming = JoinSet::new();
+        let (mut complete_here, mut finished) = (false, false);
+        let (mut progress, mut since) = ((0, 0), Instant::now());
         loop {
             tokio::select! {
-                line = wire::read_line::<ToReceiver>(&mut lines), if source => match line {
-                    Ok(Some(ToReceiver::Parents(list))) => {
-                        self.parents.send_replace(list);
-                    }
+                line = lines.next::<ToReceiver>(), if source => match line {
+                    Ok(Some(ToReceiver::Parents(list))) => self.name(list),
                     Ok(Some(ToReceiver::Bye)) if finished => return Ok(()),
                     Ok(Some(ToReceiver::Bye)) => return Err("the source has ended it".to_owned()),
                     // The chain may well go on without it.
                     Ok(None) | Err(_) => source = false,
                 },
                 Some(message) = said.recv() => {
-                    if source && wire::write_line(writer, &message).await.is_err() {
-                        source = false;
+                    if let FromReceiver::Spoilt { parent, .. } = message {
+                        self.spoilt(parent);
+                    }
+                    if source {
+                        let written = timeout(SAY, wire::write_line(writer, &message)).await;
+                        source = matches!(written, Ok(Ok(())));
                     }
                     if let FromReceiver::Failed { reason } = message {
                         return Err(reason);
                     }
                 }
                 Some(news) = self.news.recv() => match news {
-                    News::Bad(index) => {
-                        let by = *self.parent.borrow();
-                        tasks.spawn(self.repair(index, by, say.clone()));
-                    }
+                    News::Bad(index) => mender.add(index, *self.parent.borrow()),
                     News::Stuck(why) => {
-                        let reason = format!("what came could not be kept: {why}");
+                        let reason = place::why_stuck(&why, directory, &self.transfer);
                         let _ = say.send(FromReceiver::Failed { reason });
                     }
                 },
-                Some(index) = repairs.recv() => {
-                    tasks.spawn(self.repair(index, None, say.clone()));
+                Some(index) = repairs.recv() => mender.add(index, None),
+                ended = mender.ended() => {
+                    if let Err(reason) = ended {
+                        let _ = say.send(FromReceiver::Failed { reason });
+                    }
                 }
                 Some(ended) = tasks.join_next() => {
                     if let Ok(Err(reason)) = ended {
                         let _ = say.send(FromReceiver::Failed { reason });
                     }
                 }
+                Some(named) = naming.join_next() => match named {
+                    Ok(Ok(())) => {
+                        finished = true;
+                        let _ = say.send(FromReceiver::Report(self.report()));
+                        let _ = say.send(FromReceiver::Done);
+                    }
+                    Ok(Err(reason)) => {
+                        let _ = say.send(FromReceiver::Failed { reason });
+                    }
+                    Err(e) => return Err(e.to_string()),
+                },
                 _ = reports.tick(), if !finished => {
                     let _ = say.send(FromReceiver::Report(self.report()));
+                    let now = (self.transfer.received(), self.transfer.count().0);
+                    if now != progress || complete_here {
+                        (progress, since) = (now, Instant::now());
+                    }
+                    if since.elapsed() > ORPHAN && (!source || self.named.is_empty()) {
+                        let reason = match source {
+                            true => "the source has named nobody to ask".to_owned(),
+                            false => format!("for {} s nobody had more of it", ORPHAN.as_secs()),
+                        };
+                        let _ = say.send(FromReceiver::Failed { reason });
+                    }
                 }
-                () = complete(&mut whole), if !finished => {}
+                () = complete(&mut whole), if !complete_here => {}
             }
-            if !finished && self.transfer.complete() {
-                self.finish().await?;
-                finished = true;
-                let _ = say.send(FromReceiver::Report(self.report()));
-                let _ = say.send(FromReceiver::Done);
+            if !complete_here && self.transfer.complete() {
+                complete_here = true;
+                // The disk may take long, and the source has to hear that we are here.
+                naming.spawn(self.finish(directory));
             }
             if finished && !source {
                 return Ok(());
             }
+        }
+    }
+
+    /// The source names whom to ask.
+    fn name(&mut self, list: Vec<SocketAddr>) {
+        self.named = list;
+        let source = self.named.last();
+        let asked = self.named.iter().filter(|parent| {
+            let spoilt = self.spoilers.get(parent).copied().unwrap_or(0);
+            spoilt < SPOILT || Some(*parent) == source
+        });
+        self.parents.send_replace(asked.copied().collect());
+    }
+
+    /// This parent sent a spoilt frame as a good one.
+    fn spoilt(&mut self, parent: SocketAddr) {
+        let times = self.spoilers.entry(parent).or_default();
+        *times += 1;
+        if *times == SPOILT {
+            let list = std::mem::take(&mut self.named);
+            self.name(list);
         }
     }
 
@@ -432,58 +573,19 @@ impl Session {
         }
     }
 
-    async fn finish(&self) -> Result<(), String> {
-        let (answer, result) = oneshot::channel();
-        let sent = self.work.send(Work::Finish(answer)).await;
-        let gone = || "what came could not be kept".to_owned();
-        sent.map_err(|_| gone())?;
-        let result = result.await.map_err(|_| gone())?;
-        result.map_err(|e| format!("it could not be given its name: {e}"))
-    }
-
-    /// Asks for a frame until it is here and good. `by`: who sent it as good.
-    fn repair(
-        &self,
-        index: u32,
-        mut by: Option<SocketAddr>,
-        say: mpsc::UnboundedSender<FromReceiver>,
-    ) -> impl Future<Output = Result<(), String>> + use<> {
-        let transfer = self.transfer.clone();
-        let work = self.work.clone();
-        let parents = self.parents.subscribe();
+    fn finish(&self, directory: &Path) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let (work, transfer) = (self.work.clone(), self.transfer.clone());
+        let directory = directory.to_owned();
         async move {
-            for attempt in 0.. {
-                let list = parents.borrow().clone();
-                if transfer.failed().is_some() || transfer.is_good(index) {
-                    break;
-                }
-                let Some(parent) = list.get(attempt % list.len().max(1)).copied() else {
-                    sleep(REPORT).await;
-                    continue;
-                };
-                match pull::fetch(parent, &transfer, index).await {
-                    Ok((pieces, bad_there)) => {
-                        // Who says that it was bad there as well is not to blame.
-                        if let Some(parent) = by.take().filter(|by| *by != parent || !bad_there) {
-                            let _ = say.send(FromReceiver::Spoilt {
-                                parent,
-                                frame: index,
-                            });
-                        }
-                        let (good, result) = oneshot::channel();
-                        if work.send(Work::Frame(index, pieces, good)).await.is_err() {
-                            break;
-                        }
-                        if result.await == Ok(true) {
-                            break;
-                        }
-                        by = Some(parent);
-                    }
-                    Err(Lost::Failed(why)) => return Err(why),
-                    Err(_) => sleep(Duration::from_millis(20)).await,
-                }
-            }
-            Ok(())
+            let (answer, result) = oneshot::channel();
+            let sent = work.send(Work::Finish(answer)).await;
+            let gone = || "what came could not be kept".to_owned();
+            sent.map_err(|_| gone())?;
+            let result = result.await.map_err(|_| gone())?;
+            result.map_err(|e| {
+                let why = place::why_stuck(&e, &directory, &transfer);
+                format!("it could not be given its name: {why}")
+            })
         }
     }
 }
@@ -495,6 +597,11 @@ async fn complete(whole: &mut watch::Receiver<bool>) {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// What has come in bytes; a page counts as much as has to come in a while.
+fn progress(transfer: &Transfer) -> u64 {
+    transfer.received() + u64::from(transfer.known().0) * LEAST
 }
 
 /// The flow: from the best parent that there is, at any time.
@@ -554,9 +661,18 @@ impl Flow {
             let result = {
                 let pull = pull::follow(parent, &transfer, &key, &mut inflow, &again);
                 tokio::pin!(pull);
+                let mut paces = interval_at(Instant::now() + PACE, PACE);
+                let mut before = progress(&transfer);
                 loop {
                     tokio::select! {
                         result = &mut pull => break Some(result),
+                        _ = paces.tick() => {
+                            let now = progress(&transfer);
+                            if now - before < LEAST && parents.borrow().len() > 1 {
+                                break Some(Err(Lost::Slow));
+                            }
+                            before = now;
+                        }
                         Ok(()) = parents.changed() => {
                             let list = parents.borrow_and_update();
                             if list.first() != Some(&parent) {
@@ -574,9 +690,11 @@ impl Flow {
                 // The source knows of a better one.
                 None => next = 0,
                 Some(Ok(())) => return Ok(()),
-                Some(Err(Lost::Failed(why))) => return Err(why),
+                // Others may have failed by themselves.
+                Some(Err(Lost::Failed(why))) if list.last() == Some(&parent) => return Err(why),
                 Some(Err(Lost::Stuck(why))) => {
-                    return Err(format!("what came could not be kept: {why}"));
+                    inflow.stuck(why);
+                    return Ok(());
                 }
                 Some(Err(lost)) => {
                     let why = lost.to_string();
