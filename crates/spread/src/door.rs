@@ -2,7 +2,7 @@
 //! with a transfer.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -18,6 +18,7 @@ const ALIVE: Duration = Duration::from_secs(10);
 
 pub struct Door {
     waiting: Arc<Mutex<VecDeque<Arc<Notify>>>>,
+    room: Arc<Semaphore>,
     inside: Arc<Semaphore>,
 }
 
@@ -26,6 +27,7 @@ pub struct Guest {
     waiting: Arc<Mutex<VecDeque<Arc<Notify>>>>,
     inside: Arc<Semaphore>,
     shown_out: Arc<Notify>,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Door {
@@ -33,24 +35,35 @@ impl Door {
     pub fn new(inside: usize) -> Self {
         Self {
             waiting: Arc::default(),
+            room: Arc::new(Semaphore::new(WAITING)),
             inside: Arc::new(Semaphore::new(inside)),
         }
     }
 
-    pub fn guest(&self) -> Guest {
+    /// Room for one more; for it the oldest who waits may have to go.
+    pub async fn guest(&self) -> Guest {
+        let room = match self.room.clone().try_acquire_owned() {
+            Ok(room) => Some(room),
+            Err(_) => {
+                let oldest = self.waiting().pop_front();
+                if let Some(oldest) = oldest {
+                    oldest.notify_one();
+                }
+                self.room.clone().acquire_owned().await.ok()
+            }
+        };
         let shown_out = Arc::new(Notify::new());
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= WAITING
-            && let Some(oldest) = waiting.pop_front()
-        {
-            oldest.notify_one();
-        }
-        waiting.push_back(shown_out.clone());
+        self.waiting().push_back(shown_out.clone());
         Guest {
             waiting: self.waiting.clone(),
             inside: self.inside.clone(),
             shown_out,
+            _room: room,
         }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Arc<Notify>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -103,16 +116,25 @@ mod tests {
     #[tokio::test]
     async fn the_oldest_who_says_nothing_goes_first() {
         let door = Door::new(1);
-        let first = door.guest();
-        let others: Vec<Guest> = (0..WAITING).map(|_| door.guest()).collect();
-        assert!(first.says(std::future::pending::<()>()).await.is_none());
+        let first = door.guest().await;
+        let mut others = Vec::new();
+        for _ in 1..WAITING {
+            others.push(door.guest().await);
+        }
+        let gone = async {
+            let said = first.says(std::future::pending::<()>()).await;
+            drop(first);
+            said
+        };
+        let (one_more, gone) = tokio::join!(door.guest(), gone);
+        assert!(gone.is_none());
         assert!(others[0].says(async {}).await.is_some());
-        drop(first);
+        drop(one_more);
         drop(others);
         assert!(door.waiting.lock().unwrap().is_empty());
-        let inside = door.guest().enter();
-        assert!(inside.is_some() && door.guest().enter().is_none());
+        let inside = door.guest().await.enter();
+        assert!(inside.is_some() && door.guest().await.enter().is_none());
         drop(inside);
-        assert!(door.guest().enter().is_some());
+        assert!(door.guest().await.enter().is_some());
     }
 }

@@ -33,8 +33,8 @@ const REPORT: Duration = Duration::from_millis(100);
 const ORPHAN: Duration = Duration::from_secs(10);
 
 /// A parent that sends less than so many bytes in [`PACE`] is left, if there is another one.
-const LEAST: u64 = 40 << 10;
-const PACE: Duration = Duration::from_secs(10);
+const LEAST: u64 = 20 << 10;
+const PACE: Duration = Duration::from_secs(5);
 
 /// A parent that has sent so many spoilt frames as good ones is asked no more.
 const SPOILT: u32 = 3;
@@ -146,7 +146,7 @@ pub async fn receive(
         tokio::select! {
             connection = listener.accept() => match connection {
                 Ok((stream, from)) => {
-                    let (hub, guest) = (hub.clone(), door.guest());
+                    let (hub, guest) = (hub.clone(), door.guest().await);
                     connections.spawn(async move {
                         // Whoever breaks off has gone; others tell the source, if it concerns it.
                         let _ = connection_from(&hub, guest, stream, from).await;
@@ -649,6 +649,8 @@ impl Flow {
             say,
         } = self;
         let mut next = 0;
+        // Parents in a row from which nothing came.
+        let mut barren = 0;
         let mut heard = Instant::now();
         let mut received = 0;
         loop {
@@ -685,6 +687,7 @@ impl Flow {
             if transfer.received() > received {
                 received = transfer.received();
                 heard = Instant::now();
+                barren = 0;
             }
             match result {
                 // The source knows of a better one.
@@ -700,7 +703,8 @@ impl Flow {
                     let why = lost.to_string();
                     let _ = say.send(FromReceiver::Lost { parent, why });
                     next += 1;
-                    if heard.elapsed() > ORPHAN {
+                    barren += 1;
+                    if heard.elapsed() > ORPHAN && barren >= list.len() {
                         return Err(format!(
                             "for {} s nobody had more of it; the last one, {parent}: {lost}",
                             ORPHAN.as_secs()

@@ -211,7 +211,8 @@ async fn serve_all(
                     sleep(Duration::from_millis(10)).await;
                     continue;
                 };
-                let (transfer, limit, guest) = (transfer.clone(), limit.clone(), door.guest());
+                let (transfer, limit) = (transfer.clone(), limit.clone());
+                let guest = door.guest().await;
                 children.spawn(async move {
                     door::watch_over(&stream);
                     let hello = {

@@ -157,7 +157,10 @@ fn case(victim: Option<usize>, state: State, back: bool, pause: Duration) {
         assert!(run.lab.has(name, &run.file), "{what}: {name}");
         run.lab.is_tidy(name);
     }
-    if had > 0 && !back && let Some(host) = victim {
+    if had > 0
+        && !back
+        && let Some(host) = victim
+    {
         went_on(&report, host, &what);
     }
     // At the source, too, nothing is left of the run that was killed.

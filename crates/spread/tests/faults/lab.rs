@@ -75,15 +75,18 @@ impl Lab {
     pub async fn receiver(&self, name: &str) -> (SocketAddr, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        (address, self.receive_on(listener, name))
+    }
+
+    pub fn receive_on(&self, listener: TcpListener, name: &str) -> JoinHandle<()> {
         let options = receive::Options {
             into: self.path(name),
             keys: vec![self.signer.key()],
             replace: false,
         };
-        let task = tokio::spawn(async move {
+        tokio::spawn(async move {
             receive::receive(listener, options, |_| {}).await.unwrap();
-        });
-        (address, task)
+        })
     }
 
     /// Is there what was sent, all of it?
@@ -202,7 +205,10 @@ impl Process {
     pub fn wait(&mut self, mut is: impl FnMut(&str) -> bool) -> String {
         let begin = Instant::now();
         loop {
-            match self.lines.recv_timeout(LONG.saturating_sub(begin.elapsed())) {
+            match self
+                .lines
+                .recv_timeout(LONG.saturating_sub(begin.elapsed()))
+            {
                 Ok(line) if is(&line) => return line,
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => panic!("{}: it takes too long", self.role),

@@ -79,7 +79,9 @@ impl Net {
 
     /// All links between these two groups, in both directions.
     pub fn between(&self, some: &[usize], others: &[usize]) -> Vec<Arc<Link>> {
-        let pairs = some.iter().flat_map(|a| others.iter().map(move |b| (*a, *b)));
+        let pairs = some
+            .iter()
+            .flat_map(|a| others.iter().map(move |b| (*a, *b)));
         pairs
             .flat_map(|(a, b)| [self.link(a, b), self.link(b, a)])
             .collect()
@@ -131,7 +133,10 @@ impl Net {
             SOURCE => {
                 let names = |line: String| self.for_host(to, line);
                 let said = |line: String| self.from_host(to, line);
-                tokio::join!(lines(a_in, b_out, &there, names), lines(b_in, a_out, &back, said));
+                tokio::join!(
+                    lines(a_in, b_out, &there, names),
+                    lines(b_in, a_out, &back, said)
+                );
             }
             _ => {
                 tokio::join!(bytes(a_in, b_out, &there), bytes(b_in, a_out, &back));

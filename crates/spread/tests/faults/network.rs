@@ -135,7 +135,9 @@ fn whatever_the_network_does_everybody_has_it_in_the_end() {
     let runtime = runtime();
     let tested = runner.run(&schedules, |mut faults| {
         faults.sort_by_key(|(at, _)| *at);
-        runtime.block_on(over(faults)).map_err(TestCaseError::fail)?;
+        runtime
+            .block_on(over(faults))
+            .map_err(TestCaseError::fail)?;
         Ok(())
     });
     if let Err(e) = tested {
