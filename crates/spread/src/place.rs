@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The files of one transfer. Its lock is held as long as this lives.
+/// The files of one transfer. Its lock is held until it is finished, or this is dropped.
 pub struct Files {
     directory: PathBuf,
     name: String,
@@ -34,7 +34,7 @@ pub struct Files {
     pub base: Option<File>,
     /// The file system cannot share bytes between files.
     unshared: AtomicBool,
-    _lock: File,
+    lock: File,
 }
 
 /// What is remembered of a transfer that is coming.
@@ -175,7 +175,7 @@ impl Files {
             spool,
             base,
             unshared: AtomicBool::new(false),
-            _lock: lock,
+            lock,
         };
         let spool_end = match resumed {
             true => files.resume(&transfer, key)?,
@@ -395,7 +395,8 @@ impl Files {
             &|| rename("seen"),
             &|| {
                 remove(&self.directory, &self.name, &["head", "pages", "spool"]);
-                sync(&self.directory.join(".spread"))
+                sync(&self.directory.join(".spread"))?;
+                Ok(flock(&self.lock, FlockOperation::Unlock)?)
             },
         ];
         all.iter().take(steps).try_for_each(|step| step())
@@ -423,7 +424,11 @@ fn settle(directory: &Path, name: &str) {
             false => drop(std::fs::remove_file(new(what))),
         }
     }
-    if named {
+    let head = std::fs::read(beside(directory, name, "head")).ok();
+    let head = head.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
+    let coming = head.and_then(|head| Header::read(&head.header).ok());
+    let is_here = |(here, same): (Header, bool)| same && coming.is_some_and(|c| c.id == here.id);
+    if there(directory, name).is_some_and(is_here) {
         remove(directory, name, &["head", "pages", "spool"]);
     }
 }
@@ -432,7 +437,9 @@ fn settle(directory: &Path, name: &str) {
 pub fn recover(directory: &Path, name: &str) {
     let lock = File::open(beside(directory, name, "lock"));
     if let Ok(lock) = lock
-        && beside(directory, name, "seen.new").exists()
+        && ["seen.new", "head"]
+            .iter()
+            .any(|what| beside(directory, name, what).exists())
         && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
     {
         settle(directory, name);
@@ -538,4 +545,63 @@ pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes)?;
     out.sync_all()?;
     std::fs::rename(&half, file)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::manifest::{Entry, Id, Page};
+    use crate::sign::Signer;
+
+    /// After a rename and before the manifest had its place a kill left a file that nobody knew: it was refused from then
+    /// on. Whatever was the last step, the next offer finds it whole or goes on, and its end is the same.
+    #[test]
+    fn a_kill_between_any_two_steps_of_the_end() {
+        let signer = Signer::new().unwrap();
+        let bytes = vec![5; 1000];
+        let entry = Entry::raw(1000, *blake3::hash(&bytes).as_bytes());
+        let header = Header::new(Id([3; 16]), "disk", 1000, 7, None).unwrap();
+        let line = header.line().unwrap();
+        let page = Page {
+            first: 0,
+            entries: vec![entry],
+        };
+        let body = page.bytes(header.id);
+        for steps in 0..=6 {
+            let dir = tempfile::tempdir().unwrap();
+            let dir = dir.path();
+            let open = || Files::open(dir, &header, &line, "proof", &signer.key(), None);
+            let (files, transfer, _) = open().unwrap();
+            let title = pull::page_title(&transfer, 0);
+            let mut wire = (body.len() as u32).to_le_bytes().to_vec();
+            wire.extend(&body);
+            wire.extend(signer.sign(&body, &title).unwrap().as_bytes());
+            transfer.add_page(&page, wire.as_slice().into());
+            files.page(&wire).unwrap();
+            files.part.write_all_at(&bytes, 0).unwrap();
+            transfer.good(0, None);
+            transfer.seal("seal".into());
+            files.finish_up_to(&transfer, steps).unwrap();
+            drop((files, transfer));
+
+            recover(dir, "disk");
+            let known = there(dir, "disk");
+            let named = dir.join("disk").exists();
+            assert_eq!(named, steps >= 2, "after {steps}");
+            assert_eq!(known.is_some_and(|(_, same)| same), named, "after {steps}");
+            match open() {
+                Err(e) => assert!(named && is_there(&e), "after {steps}: {e}"),
+                Ok((files, transfer, _)) => {
+                    assert!(!named && transfer.is_good(0), "after {steps}");
+                    transfer.seal("seal".into());
+                    files.finish(&transfer).unwrap();
+                }
+            }
+            assert_eq!(std::fs::read(dir.join("disk")).unwrap(), bytes);
+            assert!(there(dir, "disk").unwrap().1);
+            let beside = std::fs::read_dir(dir.join(".spread")).unwrap();
+            assert_eq!(beside.count(), 4, "after {steps}");
+        }
+    }
 }
