@@ -22,9 +22,14 @@
 //! | `trust` | hosts that are given up |
 //! | `simulate` | the same decisions on hosts that are numbers |
 
+#![allow(unexpected_cfgs, reason = "fuzzing is set by cargo-fuzz")]
+
 mod blocks;
 pub mod chain;
 mod door;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod idle;
 mod keeper;
 pub mod layout;

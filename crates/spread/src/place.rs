@@ -394,7 +394,7 @@ impl Files {
             &|| rename("manifest"),
             &|| rename("seen"),
             &|| {
-                remove(&self.directory, &self.name, &["head", "pages", "spool"]);
+                remove(&self.directory, &self.name, &["pages", "spool", "head"]);
                 sync(&self.directory.join(".spread"))?;
                 Ok(flock(&self.lock, FlockOperation::Unlock)?)
             },
@@ -429,7 +429,7 @@ fn settle(directory: &Path, name: &str) {
     let coming = head.and_then(|head| Header::read(&head.header).ok());
     let is_here = |(here, same): (Header, bool)| same && coming.is_some_and(|c| c.id == here.id);
     if there(directory, name).is_some_and(is_here) {
-        remove(directory, name, &["head", "pages", "spool"]);
+        remove(directory, name, &["pages", "spool", "head"]);
     }
 }
 

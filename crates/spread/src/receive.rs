@@ -48,6 +48,9 @@ const BUSY: Duration = Duration::from_secs(60);
 /// Children that are served at once.
 const CHILDREN: usize = 192;
 
+/// As long as the source is there, it may still name somebody; but not for ever.
+const ALONE: Duration = Duration::from_secs(30);
+
 /// Transfers that are whole and can still be had from here.
 const KEPT: usize = 8;
 
@@ -704,10 +707,10 @@ impl Flow {
                     let _ = say.send(FromReceiver::Lost { parent, why });
                     next += 1;
                     barren += 1;
-                    if heard.elapsed() > ORPHAN && barren >= list.len() {
+                    if heard.elapsed() > ALONE && barren >= list.len() {
                         return Err(format!(
                             "for {} s nobody had more of it; the last one, {parent}: {lost}",
-                            ORPHAN.as_secs()
+                            ALONE.as_secs()
                         ));
                     }
                     // Once around, and nobody: not at full speed.

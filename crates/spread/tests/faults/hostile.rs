@@ -1,6 +1,6 @@
 //! Peers that mean harm: whatever they say, a receiver and a source stay small, go on, and come to an end.
 
-use super::lab::{LONG, Lab, Process, options, says};
+use super::lab::{LONG, Lab, options, says};
 use super::wicked::{Control, DATA, END, Fake, Trick, frame_at, host, message, parent};
 use spread::manifest::{Encoding, Entry, FRAME, Id, Page};
 use spread::send::{self, State};
@@ -28,11 +28,24 @@ fn zstd(packed: &[u8], hash: [u8; 32]) -> Entry {
     }
 }
 
+/// What takes its time because a time limit has to pass: all at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn those_who_are_waited_for_in_vain() {
+    let mut all = tokio::task::JoinSet::new();
+    all.spawn(words_that_are_wrong_are_noticed_at_once());
+    all.spawn(an_offer_with_nothing_behind_it_ends());
+    all.spawn(a_host_that_lies_is_left());
+    all.spawn(children_that_never_read());
+    while let Some(ended) = all.join_next().await {
+        ended.unwrap();
+    }
+}
+
 /// Looks whether this receiver still does what it is for.
-async fn still_works(lab: &Lab, receiver: &Process) {
+async fn still_works(lab: &Lab, receiver: SocketAddr) {
     let file = lab.file("after", 3);
     let source = lab.source(&file);
-    let hosts = [("a", receiver.address)];
+    let hosts = [("a", receiver)];
     let sent = send::send(source.transfer.clone(), options(&hosts, None), |_| {});
     let report = timeout(LONG, sent).await.unwrap().unwrap();
     assert_eq!(report[0].state, State::Done, "{report:?}");
@@ -52,11 +65,10 @@ async fn sayer(what: Vec<u8>) -> SocketAddr {
     .await
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_that_are_wrong_are_noticed_at_once() {
     let lab = Lab::new();
     let mut victim = lab.receive("a", "127.0.0.1:0", &[]);
-    let before = victim.memory("VmHWM");
+    let before = victim.memory();
     let file = |name: &str| Fake::new(&lab.signer, name, vec![raw(1), raw(2)]);
     let pages = Page {
         first: 0,
@@ -102,10 +114,10 @@ async fn words_that_are_wrong_are_noticed_at_once() {
     for _ in 0..13 {
         victim.wait(|line| line.starts_with("failed for 10 s nobody had more of it"));
     }
-    let grown = victim.memory("VmHWM") - before;
+    let grown = victim.memory() - before;
     println!("grown by {grown} KiB");
     assert!(grown < GROWN, "{grown} KiB");
-    still_works(&lab, &victim).await;
+    still_works(&lab, victim.address).await;
 }
 
 /// What would be a GiB has the room of a frame. That the manifest itself says so is found out, and named.
@@ -117,7 +129,7 @@ async fn a_bomb_does_not_go_off() {
     let honest = zstd::bulk::compress(&vec![3; FRAME as usize], 1).unwrap();
     let hash = *blake3::hash(&vec![3; FRAME as usize]).as_bytes();
     let mut victim = lab.receive("a", "127.0.0.1:0", &[]);
-    let before = victim.memory("VmHWM");
+    let before = victim.memory();
     for (name, packed) in [("bomb", bomb), ("short", honest[..20].to_vec())] {
         let fake = Fake::new(&lab.signer, name, vec![zstd(&packed, hash)]);
         let single = [frame_at(0, 0), message(DATA, &packed)].concat();
@@ -140,15 +152,14 @@ async fn a_bomb_does_not_go_off() {
         let failed = control.hear("failed").await;
         assert!(failed.contains("at the source either"), "{failed}");
     }
-    let grown = victim.memory("VmHWM") - before;
+    let grown = victim.memory() - before;
     println!("grown by {grown} KiB");
     assert!(grown < GROWN, "{grown} KiB");
     victim.wait(|line| line.starts_with("failed "));
-    still_works(&lab, &victim).await;
+    still_works(&lab, victim.address).await;
 }
 
 /// A source that offers and then names nobody, or is not there any more, does not hold a receiver for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_offer_with_nothing_behind_it_ends() {
     let lab = Lab::new();
     let mut victim = lab.receive("a", "127.0.0.1:0", &[]);
@@ -197,11 +208,10 @@ async fn behind(trick: Trick, file: &Path) -> String {
     assert!(named, "{trick:?}: {report:#?}");
     let spoilt = |note: &&String| note.contains("was spoilt by evil");
     let spoilt = report[1].notes.iter().filter(spoilt).count();
-    assert!(spoilt < 8, "{report:#?}");
+    assert!(spoilt < 13, "{report:#?}");
     format!("{trick:?} {:?}", report[1].seconds)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_lies_is_left() {
     let lab = Lab::new();
     let file = &lab.file("source", 8);
@@ -224,7 +234,7 @@ async fn two_thousand_strangers_at_once() {
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
     let lab = Lab::new();
     let victim = lab.receive("a", "127.0.0.1:0", &[]);
-    let before = victim.memory("VmHWM");
+    let before = victim.memory();
     let mut strangers = Vec::new();
     let mut most = 0;
     for number in 0..2000 {
@@ -242,15 +252,14 @@ async fn two_thousand_strangers_at_once() {
         }
     }
     most = most.max(victim.open_files());
-    let grown = victim.memory("VmHWM") - before;
+    let grown = victim.memory() - before;
     println!("grown by {grown} KiB, {most} files");
-    still_works(&lab, &victim).await;
+    still_works(&lab, victim.address).await;
     assert!(most < 400, "{most} files");
     assert!(grown < GROWN, "{grown} KiB");
 }
 
 /// Children that ask for all of it and never read.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn children_that_never_read() {
     let lab = Lab::new();
     let file = lab.file_of("source", 24, |_| 0);
@@ -265,7 +274,7 @@ async fn children_that_never_read() {
             "{{\"want\":{{\"id\":\"{id}\",\"frame\":{frame},\"offset\":{offset},\"pages\":0,\"single\":false}}}}\n"
         )
     };
-    let (files, before) = (victim.open_files(), victim.memory("VmHWM"));
+    let (files, before) = (victim.open_files(), victim.memory());
     let mut children = Vec::new();
     for number in 0..300 {
         let mut child = TcpStream::connect(victim.address).await.unwrap();
@@ -290,7 +299,7 @@ async fn children_that_never_read() {
         assert!(begin.elapsed() < LONG, "{open} files");
         sleep(Duration::from_millis(50)).await;
     }
-    let grown = victim.memory("VmHWM") - before;
+    let grown = victim.memory() - before;
     println!(
         "{most} files at most, grown by {grown} KiB, {:?}",
         begin.elapsed()
@@ -369,18 +378,17 @@ async fn a_source_among_liars() {
         ("mute", mute),
         ("honest", honest.address),
     ];
-    let mut source = lab.send(&file, &hosts, 0);
-    source.hosts(|hosts| hosts[5]["state"] == "done");
-    let before = Instant::now();
-    let mut grown = 0;
+    let mut source = lab.send_for(&file, &hosts, 0, 2000);
+    let pid = source.child.id();
+    let mut memory = 0;
+    let begin = Instant::now();
+    // As long as it is there to be measured.
     source.hosts(|hosts| {
-        // Until the report it is there to be measured.
-        grown = grown.max(hosts.to_string().len() as u64);
-        hosts[0]["state"] == "failed"
+        memory = super::lab::memory(pid).unwrap_or(memory);
+        hosts[5]["state"] == "done" && hosts[0]["state"] == "failed"
     });
-    let memory = source.memory("VmHWM");
     let report = source.report();
-    println!("{memory} KiB, {:?}", before.elapsed());
+    println!("{memory} KiB, {:?}", begin.elapsed());
     assert_eq!(report[5]["state"], "done", "{report:#}");
     for (host, why) in [
         (0, "x"),
@@ -396,7 +404,7 @@ async fn a_source_among_liars() {
     let text = report.to_string();
     assert!(!text.contains("\\u001b"), "control characters");
     assert!(text.len() < 64 << 10, "{} bytes of report", text.len());
-    assert!(memory < 192 << 10, "{memory} KiB");
+    assert!((1..192 << 10).contains(&memory), "{memory} KiB");
     assert!(lab.has("honest", &file));
 }
 

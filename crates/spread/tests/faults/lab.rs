@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 /// Nothing here takes that long, on whatever machine.
-pub const LONG: Duration = Duration::from_secs(60);
+pub const LONG: Duration = Duration::from_secs(180);
 
 pub struct Lab {
     dir: TempDir,
@@ -131,6 +131,17 @@ impl Lab {
 
     /// A source as a process.
     pub fn send(&self, file: &Path, hosts: &[(&str, SocketAddr)], limit: u64) -> Process {
+        self.send_for(file, hosts, limit, 5000)
+    }
+
+    /// `patience`: how many ms hosts that are not there are waited for.
+    pub fn send_for(
+        &self,
+        file: &Path,
+        hosts: &[(&str, SocketAddr)],
+        limit: u64,
+        patience: u64,
+    ) -> Process {
         let hosts: Vec<String> = hosts.iter().map(|(n, a)| format!("{n}={a}")).collect();
         let place = self.dir.path().display().to_string();
         let all = [
@@ -138,6 +149,7 @@ impl Lab {
             ("SPREAD_FILE", file.display().to_string()),
             ("SPREAD_HOSTS", hosts.join(",")),
             ("SPREAD_LIMIT", limit.to_string()),
+            ("SPREAD_PATIENCE", patience.to_string()),
         ];
         Process::start("send", &all)
     }
@@ -147,7 +159,7 @@ pub fn options(hosts: &[(&str, SocketAddr)], limit: Option<u64>) -> send::Option
     send::Options {
         hosts: hosts.iter().map(|(n, a)| ((*n).to_owned(), *a)).collect(),
         chains: 1,
-        patience: Duration::from_millis(500),
+        patience: Duration::from_secs(5),
         limit: limit.map(Limit::new),
     }
 }
@@ -156,7 +168,7 @@ pub fn says(host: &Host, words: &str) -> bool {
     host.notes.iter().any(|note| note.contains(words))
 }
 
-/// A child process in a role; what it prints comes as lines. Killed when this is dropped, or when the test's thread ends.
+/// A child process in a role; what it prints comes as lines. Ends when this is dropped, or the tests are gone.
 pub struct Process {
     pub child: Child,
     lines: Receiver<String>,
@@ -181,7 +193,7 @@ impl Process {
         command.args(["--exact", "faults::lab::role", "--nocapture", "--quiet"]);
         command.env("SPREAD_ROLE", role);
         command.envs(settings.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let (say, lines) = channel();
@@ -202,7 +214,11 @@ impl Process {
     }
 
     /// The first line of which this is true.
-    pub fn wait(&mut self, mut is: impl FnMut(&str) -> bool) -> String {
+    pub fn wait(&mut self, is: impl FnMut(&str) -> bool) -> String {
+        tokio::task::block_in_place(|| self.wait_for(is))
+    }
+
+    fn wait_for(&mut self, mut is: impl FnMut(&str) -> bool) -> String {
         let begin = Instant::now();
         loop {
             match self
@@ -237,11 +253,9 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// KiB of a line of its status: VmRSS, VmHWM.
-    pub fn memory(&self, what: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with(what)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    /// Most KiB that it has had in memory.
+    pub fn memory(&self) -> u64 {
+        memory(self.child.id()).unwrap()
     }
 
     /// Files and connections that it has open.
@@ -249,6 +263,13 @@ impl Process {
         let fds = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
         fds.unwrap().count()
     }
+}
+
+/// Most KiB that a process has had in memory, if it is still there.
+pub fn memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 impl Drop for Process {
@@ -268,7 +289,11 @@ fn role() {
     let Some(role) = set("SPREAD_ROLE") else {
         return;
     };
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).unwrap();
+    std::thread::spawn(|| {
+        // Its end is that of whoever started this.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
     let dir = set("SPREAD_DIR").unwrap_or_default();
     if let Some(how) = set("SPREAD_MOUNT") {
         std::fs::create_dir_all(&dir).unwrap();
@@ -338,7 +363,8 @@ async fn sending() {
         .map(|(name, address)| (name, address.parse().unwrap()))
         .collect();
     let limit = set("SPREAD_LIMIT").unwrap().parse().unwrap();
-    let options = options(&hosts, (limit > 0).then_some(limit));
+    let mut options = options(&hosts, (limit > 0).then_some(limit));
+    options.patience = Duration::from_millis(set("SPREAD_PATIENCE").unwrap().parse().unwrap());
     say("");
     let line = |what: &str, hosts: &[Host]| {
         say(&format!("{what} {}", serde_json::to_string(hosts).unwrap()));

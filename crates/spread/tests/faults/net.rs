@@ -132,7 +132,7 @@ impl Net {
         match from {
             SOURCE => {
                 let names = |line: String| self.for_host(to, line);
-                let said = |line: String| self.from_host(to, line);
+                let said = |line: String| self.for_source(to, line);
                 tokio::join!(
                     lines(a_in, b_out, &there, names),
                     lines(b_in, a_out, &back, said)
@@ -169,7 +169,7 @@ impl Net {
     }
 
     /// What a host says to the source, with the source's links.
-    fn from_host(&self, host: usize, mut line: String) -> String {
+    fn for_source(&self, host: usize, mut line: String) -> String {
         let doors = self.doors.lock().unwrap();
         let own = doors
             .iter()

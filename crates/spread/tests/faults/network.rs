@@ -88,7 +88,7 @@ async fn over(faults: Vec<(u64, Fault)>) -> Result<Vec<Host>, String> {
     let source = lab.source(&file);
     let mut options = options(&hosts, Some(8 << 20));
     // What is cut off may be away until all is well again, and somewhat longer.
-    options.patience = Duration::from_secs(6);
+    options.patience = Duration::from_secs(20);
     let begin = Instant::now();
     let happens = {
         let (net, faults) = (net.clone(), faults.clone());
@@ -118,12 +118,12 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.worker_threads(2).enable_all().build().unwrap()
 }
 
-/// `SPREAD_CASES`: how many (4). `SPREAD_SEED`: others than these.
+/// `SPREAD_CASES`: how many (3). `SPREAD_SEED`: others than these.
 #[test]
 fn whatever_the_network_does_everybody_has_it_in_the_end() {
     let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u32>().unwrap());
     let config = Config {
-        cases: number("SPREAD_CASES").unwrap_or(4),
+        cases: number("SPREAD_CASES").unwrap_or(3),
         max_shrink_iters: 20,
         failure_persistence: None,
         ..Config::default()
@@ -148,11 +148,14 @@ fn whatever_the_network_does_everybody_has_it_in_the_end() {
 /// Half of the hosts hear nothing of the others and of the source for a while.
 #[test]
 fn a_network_that_falls_apart_and_comes_together() {
-    for ms in [1000, 2200] {
+    let apart = |ms: u64| {
         let half = Fault::Apart(vec![3, 4]);
-        let faults = vec![(300, half), (300 + ms, Fault::Heal)];
-        runtime().block_on(over(faults)).unwrap();
-    }
+        over(vec![(300, half), (300 + ms, Fault::Heal)])
+    };
+    let both = async { tokio::join!(apart(1000), apart(2200)) };
+    let (short, long) = runtime().block_on(both);
+    short.unwrap();
+    long.unwrap();
 }
 
 /// The hosts in the middle cannot hear each other, but everybody hears the source.

@@ -155,7 +155,9 @@ async fn nobody_to_send_to() {
     let file = lab.file("source", 3);
     let source = lab.source(&file);
     let run = |hosts: Vec<(&'static str, SocketAddr)>| {
-        let sent = send::send(source.transfer.clone(), options(&hosts, None), |_| {});
+        let mut options = options(&hosts, None);
+        options.patience = Duration::from_secs(1);
+        let sent = send::send(source.transfer.clone(), options, |_| {});
         timeout(LONG, sent)
     };
     assert!(run(Vec::new()).await.unwrap().unwrap().is_empty());
@@ -183,7 +185,8 @@ async fn all_hosts_die_in_the_middle() {
     let hosts = [("a", processes[0].address), ("b", processes[1].address)];
     let source = lab.source(&file);
     let (frames, mut some) = tokio::sync::watch::channel(0);
-    let options = options(&hosts, Some(6 << 20));
+    let mut options = options(&hosts, Some(6 << 20));
+    options.patience = Duration::from_secs(1);
     let sent = send::send(source.transfer.clone(), options, move |hosts| {
         frames.send_replace(hosts[1].frames);
     });
