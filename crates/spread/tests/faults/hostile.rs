@@ -392,7 +392,7 @@ async fn a_source_among_liars() {
     assert_eq!(report[5]["state"], "done", "{report:#}");
     for (host, why) in [
         (0, "x"),
-        (1, "it came and went 5 times for nothing"),
+        (1, "it has closed the connection"),
         (2, "does not keep to the protocol"),
         (3, "a line that is too long"),
         (4, "it has not answered"),
@@ -406,6 +406,27 @@ async fn a_source_among_liars() {
     assert!(text.len() < 64 << 10, "{} bytes of report", text.len());
     assert!((1..192 << 10).contains(&memory), "{memory} KiB");
     assert!(lab.has("honest", &file));
+}
+
+/// It comes and goes, and there is never anything new: it was waited for as long as it did so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_comes_and_goes_is_given_up() {
+    let lab = Lab::new();
+    let file = lab.file("source", 3);
+    let fickle = parent(|stream, _| async move {
+        let accept = serde_json::json!({"accept": {"frames": 0}});
+        Control::new(stream).say(&accept).await;
+    })
+    .await;
+    let source = lab.source(&file);
+    let hosts = [("fickle", fickle)];
+    let mut options = options(&hosts, None);
+    options.patience = LONG * 2;
+    let sent = send::send(source.transfer.clone(), options, |_| {});
+    let report = timeout(LONG, sent).await.unwrap().unwrap();
+    assert_eq!(report[0].state, State::Failed, "{report:#?}");
+    let why = "it came and went 5 times for nothing";
+    assert!(says(&report[0], why), "{report:#?}");
 }
 
 /// A child that asks for the billionth frame does not make the source prepare all of the file at once.
