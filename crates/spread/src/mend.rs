@@ -1,7 +1,7 @@
 //! Frames that have to be fetched by themselves, a few at a time, whoever says how many of them there are.
 
 use crate::keeper::Work;
-use crate::pull::{self, Lost};
+use crate::pull;
 use crate::transfer::Transfer;
 use crate::wire::FromReceiver;
 use std::collections::VecDeque;
@@ -18,13 +18,13 @@ const AT_ONCE: usize = 2;
 /// A parent that does not send a frame in this time is asked no more for it; the next one is.
 const FRAME_IN: Duration = Duration::from_secs(30);
 
-/// So often the source may send a frame that is not what its own manifest says.
-const MOST_BAD: u32 = 3;
+/// So often each parent may send a frame that is not what the manifest says; then the manifest is wrong.
+const MOST_BAD: usize = 3;
 
 pub struct Mender {
     pub transfer: Arc<Transfer>,
     pub work: mpsc::Sender<Work>,
-    /// Whom to ask; the source is the last.
+    /// Whom to ask.
     pub parents: watch::Receiver<Vec<SocketAddr>>,
     pub say: mpsc::UnboundedSender<FromReceiver>,
     pub waiting: VecDeque<(u32, Option<SocketAddr>)>,
@@ -68,7 +68,7 @@ impl Mender {
         let parents = self.parents.clone();
         let say = self.say.clone();
         async move {
-            let mut bad_at_source = 0;
+            let mut wrong = 0;
             for attempt in 0.. {
                 let list = parents.borrow().clone();
                 if transfer.failed().is_some() || transfer.is_good(index) {
@@ -78,7 +78,6 @@ impl Mender {
                     sleep(Duration::from_millis(100)).await;
                     continue;
                 };
-                let is_source = list.last() == Some(&parent);
                 match timeout(FRAME_IN, pull::fetch(parent, &transfer, index)).await {
                     Ok(Ok((pieces, bad_there))) => {
                         // Who says that it was bad there as well is not to blame.
@@ -95,15 +94,14 @@ impl Mender {
                         if result.await == Ok(true) {
                             break;
                         }
-                        bad_at_source += u32::from(is_source);
-                        if bad_at_source >= MOST_BAD {
+                        wrong += 1;
+                        if wrong >= MOST_BAD * list.len() {
                             return Err(format!(
-                                "frame {index} is not what the manifest says, at the source either"
+                                "frame {index} is not what the manifest says, from whomever it comes"
                             ));
                         }
                         by = Some(parent);
                     }
-                    Ok(Err(Lost::Failed(why))) if is_source => return Err(why),
                     Ok(Err(_)) => sleep(Duration::from_millis(20)).await,
                     Err(_) => {}
                 }

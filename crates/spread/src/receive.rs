@@ -253,7 +253,7 @@ async fn offered(
             wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
             wire::write_line(writer, &FromReceiver::Done).await?;
             // As long as the connection is there, the source knows that this host is.
-            while let Ok(Some(ToReceiver::Parents(_))) = wire::read_line(&mut lines).await {}
+            while let Ok(Some(ToReceiver::Parents(_))) = lines.next().await {}
             return Ok(());
         }
         _ if offer.ask => return Err(io::Error::other("it does not have it")),
@@ -313,8 +313,10 @@ async fn offered(
         Ok(None) => {
             hub.forget(&header.name, &ended);
             let frames = header.frames();
-            wire::write_line(writer, &FromReceiver::Accept { frames }).await?;
+            let gives = Some(hub.transfer(header.id).is_some_and(|t| t.complete()));
+            wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
             wire::write_line(writer, &FromReceiver::Done).await?;
+            while let Ok(Some(ToReceiver::Parents(_))) = lines.next().await {}
             return Ok(());
         }
         Ok(Some((files, transfer, spool_end))) => Session::new(transfer, files, spool_end, key),
@@ -402,7 +404,7 @@ struct Session {
     inflow: Option<Inflow>,
     work: mpsc::Sender<Work>,
     news: mpsc::UnboundedReceiver<News>,
-    /// Whom the source has named, and who of them is asked: those that have not spoilt frames, and the source.
+    /// Whom the source has named, and who of them is asked: those that have not spoilt frames.
     named: Vec<SocketAddr>,
     parents: watch::Sender<Vec<SocketAddr>>,
     spoilers: HashMap<SocketAddr, u32>,
@@ -549,12 +551,14 @@ impl Session {
     /// The source names whom to ask.
     fn name(&mut self, list: Vec<SocketAddr>) {
         self.named = list;
-        let source = self.named.last();
-        let asked = self.named.iter().filter(|parent| {
-            let spoilt = self.spoilers.get(parent).copied().unwrap_or(0);
-            spoilt < SPOILT || Some(*parent) == source
+        let spoilt = |parent: &SocketAddr| self.spoilers.get(parent).copied().unwrap_or(0);
+        let asked = self.named.iter().filter(|parent| spoilt(parent) < SPOILT);
+        let asked: Vec<SocketAddr> = asked.copied().collect();
+        // Better one of those than nobody.
+        self.parents.send_replace(match asked.is_empty() {
+            true => self.named.clone(),
+            false => asked,
         });
-        self.parents.send_replace(asked.copied().collect());
     }
 
     /// This parent sent a spoilt frame as a good one.
@@ -696,8 +700,6 @@ impl Flow {
                 // The source knows of a better one.
                 None => next = 0,
                 Some(Ok(())) => return Ok(()),
-                // Others may have failed by themselves.
-                Some(Err(Lost::Failed(why))) if list.last() == Some(&parent) => return Err(why),
                 Some(Err(Lost::Stuck(why))) => {
                     inflow.stuck(why);
                     return Ok(());

@@ -150,7 +150,7 @@ async fn a_bomb_does_not_go_off() {
         .await;
         let mut control = fake.offer(victim.address, &[from]).await;
         let failed = control.hear("failed").await;
-        assert!(failed.contains("at the source either"), "{failed}");
+        assert!(failed.contains("from whomever it comes"), "{failed}");
     }
     let grown = victim.memory() - before;
     println!("grown by {grown} KiB");
