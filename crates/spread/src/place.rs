@@ -433,17 +433,20 @@ fn settle(directory: &Path, name: &str) {
     }
 }
 
-/// Puts right what somebody left who was killed, if nobody is at work on this name.
-pub fn recover(directory: &Path, name: &str) {
-    let lock = File::open(beside(directory, name, "lock"));
-    if let Ok(lock) = lock
-        && ["seen.new", "head"]
-            .iter()
-            .any(|what| beside(directory, name, what).exists())
-        && flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()
-    {
-        settle(directory, name);
+/// Puts right what somebody left who was killed. `false`: somebody is about to give the file its name; look again.
+pub fn recover(directory: &Path, name: &str) -> bool {
+    let is = |what: &str| beside(directory, name, what).exists();
+    let Ok(lock) = File::open(beside(directory, name, "lock")) else {
+        return true;
+    };
+    if !is("seen.new") && !is("head") {
+        return true;
     }
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return !is("seen.new");
+    }
+    settle(directory, name);
+    true
 }
 
 /// What was to be begun is whole.

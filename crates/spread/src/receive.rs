@@ -244,7 +244,10 @@ async fn offered(
     if std::fs::symlink_metadata(&target).is_ok_and(|data| data.is_dir()) {
         return refuse(&header.name, format!("{} is a directory", target.display()));
     }
-    place::recover(&directory, &header.name);
+    let begin = Instant::now();
+    while !place::recover(&directory, &header.name) && begin.elapsed() < BUSY {
+        sleep(Duration::from_millis(10)).await;
+    }
     let there = place::there(&directory, &header.name);
     match &there {
         Some((old, true)) if old.id == header.id => {

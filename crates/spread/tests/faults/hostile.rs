@@ -205,7 +205,9 @@ async fn behind(trick: Trick, file: &Path) -> String {
         Trick::AllBad => None,
     };
     let named = left.is_none_or(|left| says(&report[1], left));
-    assert!(named, "{trick:?}: {report:#?}");
+    // It may have had another place in the order, and never have asked.
+    let asked = !report[1].notes.is_empty();
+    assert!(named || !asked, "{trick:?}: {report:#?}");
     let spoilt = |note: &&String| note.contains("was spoilt by evil");
     let spoilt = report[1].notes.iter().filter(spoilt).count();
     assert!(spoilt < 13, "{report:#?}");
