@@ -196,6 +196,11 @@ impl Shared {
 }
 
 impl Inflow {
+    /// What comes cannot be kept: that ends the transfer here.
+    pub fn stuck(&self, why: io::Error) {
+        let _ = self.shared.news.send(News::Stuck(why));
+    }
+
     /// Returns when there is room for the next piece of this frame.
     pub async fn room(&mut self, entry: Entry) {
         let handed = self.coming.as_ref().is_some_and(|c| c.hasher.is_none());

@@ -13,22 +13,31 @@
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
+//! | `gate`, `mend` | who may come in; frames that have to come again |
 //! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
 //! | `speed` | how fast this host's links are |
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
 //! | `limit`, `idle` | to take less than there is |
+//! | `standing` | hosts that are given up |
 //! | `simulate` | the same decisions on hosts that are numbers |
+
+#![allow(unexpected_cfgs, reason = "fuzzing is set by cargo-fuzz")]
 
 pub mod authority;
 mod blocks;
 pub mod chain;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+mod gate;
 pub mod idle;
 mod keeper;
 pub mod layout;
 pub mod limit;
 pub mod manifest;
+mod mend;
 mod place;
 mod prepared;
 mod pull;
@@ -40,6 +49,7 @@ pub mod sign;
 pub mod simulate;
 pub mod source;
 mod speed;
+mod standing;
 mod stream;
 pub mod tls;
 pub mod topology;

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The files of one transfer. Its lock is held as long as this lives.
+/// The files of one transfer. Its lock is held until it is finished, or this is dropped.
 pub struct Files {
     directory: PathBuf,
     name: String,
@@ -34,7 +34,7 @@ pub struct Files {
     pub base: Option<File>,
     /// The file system cannot share bytes between files.
     unshared: AtomicBool,
-    _lock: File,
+    lock: File,
 }
 
 /// What is remembered of a transfer that is coming.
@@ -134,6 +134,11 @@ impl Files {
         };
         let lock = open("lock")?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        // Who had the lock until now may have brought it to its end, or was killed while it did so.
+        settle(directory, name);
+        if there(directory, name).is_some_and(|(old, same)| same && old.id == header.id) {
+            return Err(io::Error::other(IsThere));
+        }
         let head = beside(directory, name, "head");
         let before = std::fs::read(&head).ok();
         let before = before.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
@@ -170,7 +175,7 @@ impl Files {
             spool,
             base,
             unshared: AtomicBool::new(false),
-            _lock: lock,
+            lock,
         };
         let spool_end = match resumed {
             true => files.resume(&transfer, key)?,
@@ -199,9 +204,15 @@ impl Files {
             pages.set_len(pages.metadata()?.len() - rest.len() as u64)?;
         }
         let (places, end) = self.spooled(transfer)?;
+        // Of what follows nothing is known: it begins as zeros.
+        let known = transfer.known().1;
+        if known < transfer.header.frames() {
+            self.part.set_len(u64::from(known) * u64::from(FRAME))?;
+            self.part.set_len(transfer.header.size)?;
+        }
         let mut buffer = vec![0; FRAME as usize];
         let mut good = Vec::new();
-        for index in 0..transfer.header.frames() {
+        for index in 0..known {
             let entry = transfer.entry(index);
             let frame = &mut buffer[..transfer.header.frame_len(index) as usize];
             let place = places.get(&index).copied();
@@ -350,23 +361,125 @@ impl Files {
 
     /// Gives the file its name, after it is on the disk for good.
     pub fn finish(&self, transfer: &Transfer) -> io::Result<()> {
+        self.finish_up_to(transfer, usize::MAX)
+    }
+
+    /// The steps of it, so many of them. Whoever is killed after one leaves what [`settle`] makes good: what proves the
+    /// file is there before it has its name, under other names.
+    fn finish_up_to(&self, transfer: &Transfer, steps: usize) -> io::Result<()> {
         let Some(seal) = transfer.sealed().filter(|_| transfer.complete()) else {
             return Err(io::Error::other("it is not whole"));
         };
-        let manifest = pull::manifest(transfer).map_err(io::Error::other)?;
-        self.part.sync_all()?;
         let of = |what: &str| beside(&self.directory, &self.name, what);
         let target = self.directory.join(&self.name);
-        std::fs::rename(of("part"), &target)?;
-        let seen = Seen::of(&target, &hex(&transfer.content()))?;
-        write_whole(&of("manifest.minisig"), seal.as_bytes())?;
-        write_whole(&of("manifest"), &manifest)?;
-        write_whole(&of("seen"), &serde_json::to_vec(&seen)?)?;
-        for what in ["head", "pages", "spool"] {
-            let _ = std::fs::remove_file(of(what));
-        }
-        File::open(&self.directory)?.sync_all()
+        let sync = |directory: &Path| File::open(directory)?.sync_all();
+        let prove = || {
+            self.part.sync_all()?;
+            let manifest = pull::manifest(transfer).map_err(io::Error::other)?;
+            let seen = Seen::of(&of("part"), &hex(&transfer.content()))?;
+            write_whole(&of("manifest.minisig.new"), seal.as_bytes())?;
+            write_whole(&of("manifest.new"), &manifest)?;
+            write_whole(&of("seen.new"), &serde_json::to_vec(&seen)?)?;
+            sync(&self.directory.join(".spread"))
+        };
+        let name = || {
+            std::fs::rename(of("part"), &target)?;
+            sync(&self.directory)
+        };
+        let rename = |what: &str| std::fs::rename(of(&format!("{what}.new")), of(what));
+        let all: [&dyn Fn() -> io::Result<()>; 6] = [
+            &prove,
+            &name,
+            &|| rename("manifest.minisig"),
+            &|| rename("manifest"),
+            &|| rename("seen"),
+            &|| {
+                remove(&self.directory, &self.name, &["pages", "spool", "head"]);
+                sync(&self.directory.join(".spread"))?;
+                Ok(flock(&self.lock, FlockOperation::Unlock)?)
+            },
+        ];
+        all.iter().take(steps).try_for_each(|step| step())
     }
+}
+
+fn remove(directory: &Path, name: &str, what: &[&str]) {
+    for what in what {
+        let _ = std::fs::remove_file(beside(directory, name, what));
+    }
+}
+
+/// Brings to its end what somebody who was killed had begun: if the file has its name already, what proves it gets its
+/// names, too. To be called with the lock.
+fn settle(directory: &Path, name: &str) {
+    let new = |what: &str| beside(directory, name, &format!("{what}.new"));
+    let seen = std::fs::read(new("seen")).ok();
+    let seen = seen.and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
+    let named = seen.is_some_and(|seen| {
+        Seen::of(&directory.join(name), &seen.content).is_ok_and(|now| now == seen)
+    });
+    for what in ["manifest.minisig", "manifest", "seen"] {
+        match named {
+            true => drop(std::fs::rename(new(what), beside(directory, name, what))),
+            false => drop(std::fs::remove_file(new(what))),
+        }
+    }
+    let head = std::fs::read(beside(directory, name, "head")).ok();
+    let head = head.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
+    let coming = head.and_then(|head| Header::read(&head.header).ok());
+    let is_here = |(here, same): (Header, bool)| same && coming.is_some_and(|c| c.id == here.id);
+    if there(directory, name).is_some_and(is_here) {
+        remove(directory, name, &["pages", "spool", "head"]);
+    }
+}
+
+/// Puts right what somebody left who was killed. `false`: somebody is about to give the file its name; look again.
+pub fn recover(directory: &Path, name: &str) -> bool {
+    let is = |what: &str| beside(directory, name, what).exists();
+    let Ok(lock) = File::open(beside(directory, name, "lock")) else {
+        return true;
+    };
+    if !is("seen.new") && !is("head") {
+        return true;
+    }
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return !is("seen.new");
+    }
+    settle(directory, name);
+    true
+}
+
+/// What was to be begun is whole.
+#[derive(Debug, thiserror::Error)]
+#[error("it is there")]
+struct IsThere;
+
+/// Is this why it was not opened?
+pub fn is_there(e: &io::Error) -> bool {
+    e.get_ref().is_some_and(|inner| inner.is::<IsThere>())
+}
+
+/// Why what comes cannot be kept, in words that help.
+pub fn why_stuck(e: &io::Error, directory: &Path, transfer: &Transfer) -> String {
+    let directory = directory.display();
+    let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+    if !full.contains(&e.kind()) {
+        return format!("what came could not be kept in {directory}: {e}");
+    }
+    let frames = 0..transfer.header.frames();
+    let open = frames.filter(|index| !transfer.is_good(*index));
+    let bytes: u64 = open
+        .map(|index| {
+            // A compressed frame is kept for children, too.
+            let packed = transfer.entry(index).filter(|e| e.encoding.is_packed());
+            let packed = packed.map_or(0, |entry| u64::from(entry.stored));
+            u64::from(transfer.header.frame_len(index)) + packed
+        })
+        .sum();
+    format!(
+        "{directory} is full: {} needs up to {bytes} bytes more ({e})",
+        transfer.header.name
+    )
 }
 
 /// Less is written: each part that is shared is an extent of its own.
@@ -435,4 +548,63 @@ pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
     out.write_all(bytes)?;
     out.sync_all()?;
     std::fs::rename(&half, file)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::manifest::{Entry, Id, Page};
+    use crate::sign::Signer;
+
+    /// After a rename and before the manifest had its place a kill left a file that nobody knew: it was refused from then
+    /// on. Whatever was the last step, the next offer finds it whole or goes on, and its end is the same.
+    #[test]
+    fn a_kill_between_any_two_steps_of_the_end() {
+        let signer = Signer::new().unwrap();
+        let bytes = vec![5; 1000];
+        let entry = Entry::raw(1000, *blake3::hash(&bytes).as_bytes());
+        let header = Header::new(Id([3; 16]), "disk", 1000, 7, None).unwrap();
+        let line = header.line().unwrap();
+        let page = Page {
+            first: 0,
+            entries: vec![entry],
+        };
+        let body = page.bytes(header.id);
+        for steps in 0..=6 {
+            let dir = tempfile::tempdir().unwrap();
+            let dir = dir.path();
+            let open = || Files::open(dir, &header, &line, "proof", &signer.key(), None);
+            let (files, transfer, _) = open().unwrap();
+            let title = pull::page_title(&transfer, 0);
+            let mut wire = (body.len() as u32).to_le_bytes().to_vec();
+            wire.extend(&body);
+            wire.extend(signer.sign(&body, &title).unwrap().as_bytes());
+            transfer.add_page(&page, wire.as_slice().into());
+            files.page(&wire).unwrap();
+            files.part.write_all_at(&bytes, 0).unwrap();
+            transfer.good(0, None);
+            transfer.seal("seal".into());
+            files.finish_up_to(&transfer, steps).unwrap();
+            drop((files, transfer));
+
+            recover(dir, "disk");
+            let known = there(dir, "disk");
+            let named = dir.join("disk").exists();
+            assert_eq!(named, steps >= 2, "after {steps}");
+            assert_eq!(known.is_some_and(|(_, same)| same), named, "after {steps}");
+            match open() {
+                Err(e) => assert!(named && is_there(&e), "after {steps}: {e}"),
+                Ok((files, transfer, _)) => {
+                    assert!(!named && transfer.is_good(0), "after {steps}");
+                    transfer.seal("seal".into());
+                    files.finish(&transfer).unwrap();
+                }
+            }
+            assert_eq!(std::fs::read(dir.join("disk")).unwrap(), bytes);
+            assert!(there(dir, "disk").unwrap().1);
+            let beside = std::fs::read_dir(dir.join(".spread")).unwrap();
+            assert_eq!(beside.count(), 4, "after {steps}");
+        }
+    }
 }

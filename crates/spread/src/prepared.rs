@@ -48,6 +48,18 @@ impl Stamp {
             changed: (data.ctime(), data.ctime_nsec()),
         })
     }
+
+    /// What somebody has done to the bytes of this file since. That it has another name, or none, is nothing to them.
+    pub fn difference(&self, file: &File) -> io::Result<Option<String>> {
+        let now = Self::of(file)?;
+        Ok(if now.size != self.size {
+            Some(format!("it had {} bytes, and has {}", self.size, now.size))
+        } else if now.modified != self.modified {
+            Some("it was written to".to_owned())
+        } else {
+            None
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -222,9 +234,9 @@ impl Half {
         Ok(at)
     }
 
-    /// Is the file still what it was when this was begun?
-    pub fn same(&self, source: &File) -> io::Result<bool> {
-        Ok(Stamp::of(source)? == self.stamp)
+    /// Is the file still what it was when this was begun? If not, why not.
+    pub fn difference(&self, source: &File) -> io::Result<Option<String>> {
+        self.stamp.difference(source)
     }
 
     /// Remembers it, now that all of it is made.

@@ -23,14 +23,16 @@ pub enum Lost {
     Connect(String),
     #[error("it has said nothing for {} ms", SILENCE.as_millis())]
     Silent,
+    #[error("it sends next to nothing")]
+    Slow,
     #[error("it has closed the connection")]
     Closed,
     #[error("the connection broke: {0}")]
     Broken(std::io::Error),
     #[error("it does not keep to the protocol: {0}")]
     Protocol(#[from] Bad),
-    /// The source has given up; this is no fault of the parent.
-    #[error("the source has ended it: {0}")]
+    /// It has given up; all is over only if it is the source that says so.
+    #[error("it has given up: {0}")]
     Failed(String),
     /// What comes cannot be kept; this is no fault of the parent.
     #[error("what came could not be kept: {0}")]

@@ -1,8 +1,10 @@
 //! A host that takes what sources offer, and passes it on.
 
 use crate::authority;
+use crate::gate::{self, Gate, Guest};
 use crate::keeper::{self, Inflow, News, Work};
 use crate::manifest::{Header, Id};
+use crate::mend::Mender;
 use crate::place::{self, Files};
 use crate::pull::{self, Lost};
 use crate::serve;
@@ -11,7 +13,7 @@ use crate::stream::{Door, Stream, Trust};
 use crate::tls::{self, Tls};
 use crate::transfer::Transfer;
 use crate::wire::{self, FromReceiver, Hello, Offer, Report, ToReceiver};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,7 +23,7 @@ use tokio::io::{AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
 /// A first line that takes longer is none.
 const HELLO: Duration = Duration::from_secs(5);
@@ -31,6 +33,25 @@ const REPORT: Duration = Duration::from_millis(100);
 
 /// Without source and parents, a transfer waits so long for one of them.
 const ORPHAN: Duration = Duration::from_secs(10);
+
+/// A parent that sends less than so many bytes in [`PACE`] is left, if there is another one.
+const LEAST: u64 = 20 << 10;
+const PACE: Duration = Duration::from_secs(5);
+
+/// A parent that has sent so many spoilt frames as good ones is asked no more.
+const SPOILT: u32 = 3;
+
+/// What the source does not take in this time, it will not.
+const SAY: Duration = Duration::from_secs(2);
+
+/// What another process, or what was displaced, does with a file is waited for so long.
+const BUSY: Duration = Duration::from_secs(60);
+
+/// Children that are served at once.
+const CHILDREN: usize = 192;
+
+/// As long as the source is there, it may still name somebody; but not for ever.
+const ALONE: Duration = Duration::from_secs(30);
 
 /// Transfers that are whole and can still be had from here.
 const KEPT: usize = 8;
@@ -59,8 +80,17 @@ struct Hub {
     options: Options,
     told: Box<dyn Fn(Event) + Send + Sync>,
     transfers: Mutex<Vec<(Id, Arc<Transfer>)>>,
-    /// Names that are coming, since when they are made, and how to end that.
-    coming: Mutex<HashMap<String, (u64, Arc<Notify>)>>,
+    coming: Mutex<HashMap<String, Comes>>,
+}
+
+/// What comes under a name.
+struct Comes {
+    created: u64,
+    /// Which run of the source brings it, and what that calls this host.
+    run: String,
+    host: String,
+    /// Ends it.
+    ended: Arc<Notify>,
 }
 
 impl Hub {
@@ -84,7 +114,7 @@ impl Hub {
         let mut coming = self.coming.lock().unwrap_or_else(PoisonError::into_inner);
         if coming
             .get(name)
-            .is_some_and(|(_, now)| Arc::ptr_eq(now, ended))
+            .is_some_and(|now| Arc::ptr_eq(&now.ended, ended))
         {
             coming.remove(name);
         }
@@ -122,14 +152,15 @@ pub async fn receive(
         coming: Mutex::default(),
     });
     let mut connections = JoinSet::new();
+    let gate = Gate::new(CHILDREN);
     loop {
         tokio::select! {
             connection = listener.accept() => match connection {
                 Ok((stream, from)) => {
-                    let hub = hub.clone();
+                    let (hub, guest) = (hub.clone(), gate.guest().await);
                     connections.spawn(async move {
                         // Whoever breaks off has gone; others tell the source, if it concerns it.
-                        let _ = connection_from(&hub, stream, from).await;
+                        let _ = connection_from(&hub, guest, stream, from).await;
                     });
                 }
                 // Too many open files, or the like: it passes.
@@ -140,10 +171,21 @@ pub async fn receive(
     }
 }
 
-async fn connection_from(hub: &Arc<Hub>, stream: TcpStream, from: SocketAddr) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+async fn connection_from(
+    hub: &Arc<Hub>,
+    guest: Guest,
+    stream: TcpStream,
+    from: SocketAddr,
+) -> io::Result<()> {
+    gate::watch_over(&stream);
     let who = from.ip().to_string();
-    let mut stream = match timeout(HELLO, hub.door().accept(stream, &who)).await? {
+    let Some(accepted) = guest
+        .says(timeout(HELLO, hub.door().accept(stream, &who)))
+        .await
+    else {
+        return Ok(());
+    };
+    let mut stream = match accepted? {
         Ok(stream) => stream,
         Err(e) => {
             if tls::is_final(&e) {
@@ -155,17 +197,24 @@ async fn connection_from(hub: &Arc<Hub>, stream: TcpStream, from: SocketAddr) ->
     };
     let hello = {
         let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
-        timeout(HELLO, wire::read_line::<Hello>(&mut reader)).await??
+        let hello = guest.says(timeout(HELLO, wire::read_line::<Hello>(&mut reader)));
+        match hello.await {
+            Some(hello) => hello??,
+            None => return Ok(()),
+        }
     };
     match hello {
-        Some(Hello::Want(want)) => match hub.transfer(want.id) {
-            Some(transfer) => serve::serve(&mut stream, &transfer, want, None).await,
-            None => Ok(()),
+        Some(Hello::Want(want)) => match (hub.transfer(want.id), guest.enter()) {
+            (Some(transfer), Some(_place)) => {
+                serve::serve(&mut stream, &transfer, want, None).await
+            }
+            _ => Ok(()),
         },
         Some(Hello::Offer(offer)) => {
+            drop(guest);
             let (reader, mut writer) = tokio::io::split(stream);
-            if let Err(why) = offered(hub, BufReader::new(reader), &mut writer, &offer, from).await
-            {
+            let lines = Lines::new(BufReader::new(reader));
+            if let Err(why) = offered(hub, lines, &mut writer, &offer, from).await {
                 let reason = why.to_string();
                 wire::write_line(&mut writer, &FromReceiver::Refuse { reason }).await?;
                 writer.shutdown().await?;
@@ -176,7 +225,7 @@ async fn connection_from(hub: &Arc<Hub>, stream: TcpStream, from: SocketAddr) ->
     }
 }
 
-type Lines = BufReader<ReadHalf<Stream>>;
+type Lines = wire::Lines<BufReader<ReadHalf<Stream>>>;
 
 /// Looks at an offer, and takes it. An error is a refusal.
 async fn offered(
@@ -210,6 +259,13 @@ async fn offered(
     };
     let directory = hub.options.into.clone();
     let target = directory.join(&header.name);
+    if std::fs::symlink_metadata(&target).is_ok_and(|data| data.is_dir()) {
+        return refuse(&header.name, format!("{} is a directory", target.display()));
+    }
+    let begin = Instant::now();
+    while !place::recover(&directory, &header.name) && begin.elapsed() < BUSY {
+        sleep(Duration::from_millis(10)).await;
+    }
     let there = place::there(&directory, &header.name);
     match &there {
         Some((old, true)) if old.id == header.id => {
@@ -219,7 +275,7 @@ async fn offered(
             wire::write_line(writer, &FromReceiver::Done).await?;
             // As long as the connection is there, the source knows that this host is.
             while let Ok(Some(ToReceiver::Parents(_) | ToReceiver::Certificates(_))) =
-                wire::read_line(&mut lines).await
+                lines.next().await
             {}
             return Ok(());
         }
@@ -248,18 +304,32 @@ async fn offered(
         }
     }
     let ended = Arc::new(Notify::new());
-    // A newer offer, or the same again, displaces what is coming; an older one does not.
+    // A newer offer, or the same again, displaces what is coming; an older one does not, nor does one by which the source
+    // offers it to this host under a second name.
     {
         let mut coming = hub.coming.lock().unwrap_or_else(PoisonError::into_inner);
-        match coming.get(&header.name) {
-            Some((created, _)) if *created > header.created => {
-                drop(coming);
-                return refuse(&header.name, "what is coming is newer".to_owned());
+        let known = coming.get(&header.name);
+        let why = match known {
+            Some(now) if now.created > header.created => Some("what is coming is newer".to_owned()),
+            Some(now) if now.run == offer.run && now.host != offer.host => {
+                Some(format!("this is the same host as {}", now.host))
             }
-            Some((_, before)) => before.notify_one(),
-            None => {}
+            _ => None,
+        };
+        if let Some(why) = why {
+            drop(coming);
+            return refuse(&header.name, why);
         }
-        coming.insert(header.name.clone(), (header.created, ended.clone()));
+        if let Some(before) = known {
+            before.ended.notify_one();
+        }
+        let comes = Comes {
+            created: header.created,
+            run: offer.run.clone(),
+            host: offer.host.clone(),
+            ended: ended.clone(),
+        };
+        coming.insert(header.name.clone(), comes);
     }
     if let Some(base) = &header.base
         && place::base(&directory, base).is_none()
@@ -269,30 +339,51 @@ async fn offered(
         return Ok(());
     }
     let opened = open(&directory, &header, offer, &key).await;
-    let (files, transfer, spool_end) = match opened {
-        Ok(opened) => opened,
+    let session = match opened {
+        // While this waited, what was displaced came to its end.
+        Ok(None) => {
+            hub.forget(&header.name, &ended);
+            let frames = header.frames();
+            let gives = Some(hub.transfer(header.id).is_some_and(|t| t.complete()));
+            wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
+            wire::write_line(writer, &FromReceiver::Done).await?;
+            while let Ok(Some(ToReceiver::Parents(_))) = lines.next().await {}
+            return Ok(());
+        }
+        Ok(Some((files, transfer, spool_end))) => {
+            Session::new(transfer, files, spool_end, Trust::new(key, hub.door()))
+        }
+        Err(e) => Err(e),
+    };
+    let session = match session {
+        Ok(session) => session,
         Err(e) => {
             hub.forget(&header.name, &ended);
-            return refuse(
-                &header.name,
-                format!("{} cannot be written to: {e}", directory.display()),
-            );
+            let directory = directory.display();
+            let why = match e.kind() {
+                io::ErrorKind::WouldBlock => {
+                    format!("another process receives {} into {directory}", header.name)
+                }
+                _ => format!("{directory} cannot be written to: {e}"),
+            };
+            return refuse(&header.name, why);
         }
     };
+    let transfer = session.transfer.clone();
     hub.add(&transfer);
     (hub.told)(Event::Begun {
         header: header.clone(),
         from,
     });
-    let session = Session::new(
-        transfer.clone(),
-        files,
-        spool_end,
-        Trust::new(key, hub.door()),
-    )?;
     let result = tokio::select! {
-        result = session.run(lines, writer) => result,
-        () = ended.notified() => Err("a newer offer has come".to_owned()),
+        result = session.run(lines, writer, &directory) => result,
+        () = ended.notified() => {
+            let reason = "it was offered again, and goes on with that offer".to_owned();
+            let failed = FromReceiver::Failed { reason: reason.clone() };
+            // Whoever is still there must not take it for a connection that broke, and offer it once more.
+            let _ = timeout(SAY, wire::write_line(writer, &failed)).await;
+            Err(reason)
+        }
     };
     hub.forget(&header.name, &ended);
     if let Err(why) = &result {
@@ -305,13 +396,13 @@ async fn offered(
     Ok(())
 }
 
-/// Opens the files; what was displaced may take a moment to let go of them.
+/// Opens the files; what was displaced may take a moment to let go of them. `None`: it is there by now.
 async fn open(
     directory: &Path,
     header: &Header,
     offer: &Offer,
     key: &Key,
-) -> io::Result<(Files, Arc<Transfer>, u64)> {
+) -> io::Result<Option<(Files, Arc<Transfer>, u64)>> {
     let begin = Instant::now();
     loop {
         let (directory, header, offer, key) = (
@@ -323,20 +414,14 @@ async fn open(
         let opened = tokio::task::spawn_blocking(move || {
             let base = header.base.as_ref();
             let base = base.and_then(|base| place::base(&directory, base));
-            Files::open(
-                &directory,
-                &header,
-                &offer.header,
-                &offer.signature,
-                &key,
-                base,
-            )
+            let (line, signature) = (&offer.header, &offer.signature);
+            match Files::open(&directory, &header, line, signature, &key, base) {
+                Err(e) if place::is_there(&e) => Ok(None),
+                other => other.map(Some),
+            }
         });
         match opened.await? {
-            Err(e)
-                if e.kind() == io::ErrorKind::WouldBlock
-                    && begin.elapsed() < Duration::from_secs(5) =>
-            {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < BUSY => {
                 sleep(Duration::from_millis(10)).await;
             }
             other => return other,
@@ -352,7 +437,10 @@ struct Session {
     inflow: Option<Inflow>,
     work: mpsc::Sender<Work>,
     news: mpsc::UnboundedReceiver<News>,
+    /// Whom the source has named, and who of them is asked: those that have not spoilt frames.
+    named: Vec<SocketAddr>,
     parents: watch::Sender<Vec<SocketAddr>>,
+    spoilers: HashMap<SocketAddr, u32>,
     /// Whom it comes from at the moment.
     parent: watch::Sender<Option<SocketAddr>>,
 }
@@ -371,13 +459,20 @@ impl Session {
             inflow: Some(inflow),
             work,
             news,
+            named: Vec::new(),
             parents: watch::Sender::default(),
+            spoilers: HashMap::new(),
             parent: watch::Sender::default(),
         })
     }
 
     /// Returns when the file is there under its name and the source has heard of it, or why not.
-    async fn run(mut self, mut lines: Lines, writer: &mut WriteHalf<Stream>) -> Result<(), String> {
+    async fn run(
+        mut self,
+        mut lines: Lines,
+        writer: &mut WriteHalf<Stream>,
+        directory: &Path,
+    ) -> Result<(), String> {
         let (say, mut said) = mpsc::unbounded_channel();
         let (again, mut repairs) = mpsc::unbounded_channel();
         let frames = self.transfer.count().0;
@@ -399,63 +494,120 @@ impl Session {
             };
             tasks.spawn(flow.thread(stopped).map_err(|e| e.to_string())?);
         }
+        let mut mender = Mender {
+            transfer: self.transfer.clone(),
+            trust: self.trust.clone(),
+            work: self.work.clone(),
+            parents: self.parents.subscribe(),
+            say: say.clone(),
+            waiting: VecDeque::new(),
+            running: JoinSet::new(),
+        };
         let mut reports = interval(REPORT);
         reports.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut whole = self.transfer.whole();
         let mut source = true;
-        let mut finished = false;
+        let mut naming = JoinSet::new();
+        let (mut complete_here, mut finished) = (false, false);
+        let (mut progress, mut since) = ((0, 0), Instant::now());
         loop {
             tokio::select! {
-                line = wire::read_line::<ToReceiver>(&mut lines), if source => match line {
+                line = lines.next::<ToReceiver>(), if source => match line {
                     Ok(Some(ToReceiver::Certificates(list))) => self.trust.meet(list),
-                    Ok(Some(ToReceiver::Parents(list))) => {
-                        self.parents.send_replace(list);
-                    }
+                    Ok(Some(ToReceiver::Parents(list))) => self.name(list),
                     Ok(Some(ToReceiver::Bye)) if finished => return Ok(()),
                     Ok(Some(ToReceiver::Bye)) => return Err("the source has ended it".to_owned()),
                     // The chain may well go on without it.
                     Ok(None) | Err(_) => source = false,
                 },
                 Some(message) = said.recv() => {
-                    if source && wire::write_line(writer, &message).await.is_err() {
-                        source = false;
+                    if let FromReceiver::Spoilt { parent, .. } = message {
+                        self.spoilt(parent);
+                    }
+                    if source {
+                        let written = timeout(SAY, wire::write_line(writer, &message)).await;
+                        source = matches!(written, Ok(Ok(())));
                     }
                     if let FromReceiver::Failed { reason } = message {
                         return Err(reason);
                     }
                 }
                 Some(news) = self.news.recv() => match news {
-                    News::Bad(index) => {
-                        let by = *self.parent.borrow();
-                        tasks.spawn(self.repair(index, by, say.clone()));
-                    }
+                    News::Bad(index) => mender.add(index, *self.parent.borrow()),
                     News::Stuck(why) => {
-                        let reason = format!("what came could not be kept: {why}");
+                        let reason = place::why_stuck(&why, directory, &self.transfer);
                         let _ = say.send(FromReceiver::Failed { reason });
                     }
                 },
-                Some(index) = repairs.recv() => {
-                    tasks.spawn(self.repair(index, None, say.clone()));
+                Some(index) = repairs.recv() => mender.add(index, None),
+                ended = mender.ended() => {
+                    if let Err(reason) = ended {
+                        let _ = say.send(FromReceiver::Failed { reason });
+                    }
                 }
                 Some(ended) = tasks.join_next() => {
                     if let Ok(Err(reason)) = ended {
                         let _ = say.send(FromReceiver::Failed { reason });
                     }
                 }
+                Some(named) = naming.join_next() => match named {
+                    Ok(Ok(())) => {
+                        finished = true;
+                        let _ = say.send(FromReceiver::Report(self.report()));
+                        let _ = say.send(FromReceiver::Done);
+                    }
+                    Ok(Err(reason)) => {
+                        let _ = say.send(FromReceiver::Failed { reason });
+                    }
+                    Err(e) => return Err(e.to_string()),
+                },
                 _ = reports.tick(), if !finished => {
                     let _ = say.send(FromReceiver::Report(self.report()));
+                    let now = (self.transfer.received(), self.transfer.count().0);
+                    if now != progress || complete_here {
+                        (progress, since) = (now, Instant::now());
+                    }
+                    if since.elapsed() > ORPHAN && (!source || self.named.is_empty()) {
+                        let reason = match source {
+                            true => "the source has named nobody to ask".to_owned(),
+                            false => format!("for {} s nobody had more of it", ORPHAN.as_secs()),
+                        };
+                        let _ = say.send(FromReceiver::Failed { reason });
+                    }
                 }
-                () = complete(&mut whole), if !finished => {}
+                () = complete(&mut whole), if !complete_here => {}
             }
-            if !finished && self.transfer.complete() {
-                self.finish().await?;
-                finished = true;
-                let _ = say.send(FromReceiver::Report(self.report()));
-                let _ = say.send(FromReceiver::Done);
+            if !complete_here && self.transfer.complete() {
+                complete_here = true;
+                // The disk may take long, and the source has to hear that we are here.
+                naming.spawn(self.finish(directory));
             }
             if finished && !source {
                 return Ok(());
             }
+        }
+    }
+
+    /// The source names whom to ask.
+    fn name(&mut self, list: Vec<SocketAddr>) {
+        self.named = list;
+        let spoilt = |parent: &SocketAddr| self.spoilers.get(parent).copied().unwrap_or(0);
+        let asked = self.named.iter().filter(|parent| spoilt(parent) < SPOILT);
+        let asked: Vec<SocketAddr> = asked.copied().collect();
+        // Better one of those than nobody.
+        self.parents.send_replace(match asked.is_empty() {
+            true => self.named.clone(),
+            false => asked,
+        });
+    }
+
+    /// This parent sent a spoilt frame as a good one.
+    fn spoilt(&mut self, parent: SocketAddr) {
+        let times = self.spoilers.entry(parent).or_default();
+        *times += 1;
+        if *times == SPOILT {
+            let list = std::mem::take(&mut self.named);
+            self.name(list);
         }
     }
 
@@ -468,59 +620,19 @@ impl Session {
         }
     }
 
-    async fn finish(&self) -> Result<(), String> {
-        let (answer, result) = oneshot::channel();
-        let sent = self.work.send(Work::Finish(answer)).await;
-        let gone = || "what came could not be kept".to_owned();
-        sent.map_err(|_| gone())?;
-        let result = result.await.map_err(|_| gone())?;
-        result.map_err(|e| format!("it could not be given its name: {e}"))
-    }
-
-    /// Asks for a frame until it is here and good. `by`: who sent it as good.
-    fn repair(
-        &self,
-        index: u32,
-        mut by: Option<SocketAddr>,
-        say: mpsc::UnboundedSender<FromReceiver>,
-    ) -> impl Future<Output = Result<(), String>> + use<> {
-        let transfer = self.transfer.clone();
-        let trust = self.trust.clone();
-        let work = self.work.clone();
-        let parents = self.parents.subscribe();
+    fn finish(&self, directory: &Path) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let (work, transfer) = (self.work.clone(), self.transfer.clone());
+        let directory = directory.to_owned();
         async move {
-            for attempt in 0.. {
-                let list = parents.borrow().clone();
-                if transfer.failed().is_some() || transfer.is_good(index) {
-                    break;
-                }
-                let Some(parent) = list.get(attempt % list.len().max(1)).copied() else {
-                    sleep(REPORT).await;
-                    continue;
-                };
-                match pull::fetch(parent, &transfer, &trust, index).await {
-                    Ok((pieces, bad_there)) => {
-                        // Who says that it was bad there as well is not to blame.
-                        if let Some(parent) = by.take().filter(|by| *by != parent || !bad_there) {
-                            let _ = say.send(FromReceiver::Spoilt {
-                                parent,
-                                frame: index,
-                            });
-                        }
-                        let (good, result) = oneshot::channel();
-                        if work.send(Work::Frame(index, pieces, good)).await.is_err() {
-                            break;
-                        }
-                        if result.await == Ok(true) {
-                            break;
-                        }
-                        by = Some(parent);
-                    }
-                    Err(Lost::Failed(why)) => return Err(why),
-                    Err(_) => sleep(Duration::from_millis(20)).await,
-                }
-            }
-            Ok(())
+            let (answer, result) = oneshot::channel();
+            let sent = work.send(Work::Finish(answer)).await;
+            let gone = || "what came could not be kept".to_owned();
+            sent.map_err(|_| gone())?;
+            let result = result.await.map_err(|_| gone())?;
+            result.map_err(|e| {
+                let why = place::why_stuck(&e, &directory, &transfer);
+                format!("it could not be given its name: {why}")
+            })
         }
     }
 }
@@ -532,6 +644,11 @@ async fn complete(whole: &mut watch::Receiver<bool>) {
             std::future::pending::<()>().await;
         }
     }
+}
+
+/// What has come in bytes; a page counts as much as has to come in a while.
+fn progress(transfer: &Transfer) -> u64 {
+    transfer.received() + u64::from(transfer.known().0) * LEAST
 }
 
 /// The flow: from the best parent that there is, at any time.
@@ -579,6 +696,8 @@ impl Flow {
             say,
         } = self;
         let mut next = 0;
+        // Parents in a row from which nothing came.
+        let mut barren = 0;
         let mut heard = Instant::now();
         let mut received = 0;
         loop {
@@ -591,9 +710,18 @@ impl Flow {
             let result = {
                 let pull = pull::follow(parent, &transfer, &trust, &mut inflow, &again);
                 tokio::pin!(pull);
+                let mut paces = interval_at(Instant::now() + PACE, PACE);
+                let mut before = progress(&transfer);
                 loop {
                     tokio::select! {
                         result = &mut pull => break Some(result),
+                        _ = paces.tick() => {
+                            let now = progress(&transfer);
+                            if now - before < LEAST && parents.borrow().len() > 1 {
+                                break Some(Err(Lost::Slow));
+                            }
+                            before = now;
+                        }
                         Ok(()) = parents.changed() => {
                             let list = parents.borrow_and_update();
                             if list.first() != Some(&parent) {
@@ -606,23 +734,25 @@ impl Flow {
             if transfer.received() > received {
                 received = transfer.received();
                 heard = Instant::now();
+                barren = 0;
             }
             match result {
                 // The source knows of a better one.
                 None => next = 0,
                 Some(Ok(())) => return Ok(()),
-                Some(Err(Lost::Failed(why))) => return Err(why),
                 Some(Err(Lost::Stuck(why))) => {
-                    return Err(format!("what came could not be kept: {why}"));
+                    inflow.stuck(why);
+                    return Ok(());
                 }
                 Some(Err(lost)) => {
                     let why = lost.to_string();
                     let _ = say.send(FromReceiver::Lost { parent, why });
                     next += 1;
-                    if heard.elapsed() > ORPHAN {
+                    barren += 1;
+                    if heard.elapsed() > ALONE && barren >= list.len() {
                         return Err(format!(
                             "for {} s nobody had more of it; the last one, {parent}: {lost}",
-                            ORPHAN.as_secs()
+                            ALONE.as_secs()
                         ));
                     }
                     // Once around, and nobody: not at full speed.

@@ -1,11 +1,13 @@
 //! The source's side: it offers a transfer to hosts, and leads them.
 
 use crate::chain::{Chains, Parent};
+use crate::gate::{self, Gate};
 use crate::layout::Layout;
 use crate::limit::Limit;
-use crate::manifest::{Hash, hex};
+use crate::manifest::{Hash, Id, hex};
 use crate::serve;
 use crate::speed;
+use crate::standing::{STRIKES, Standing};
 use crate::stream::Door;
 use crate::tls::{self, Tls};
 use crate::topology::Topology;
@@ -33,6 +35,10 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A host that has said nothing for so long is not believed to be there, if its child misses it, too.
 const QUIET: Duration = Duration::from_millis(250);
+
+/// Notes of a host, and characters of a note.
+const NOTES: usize = 50;
+const NOTE: usize = 400;
 
 pub struct Options {
     /// Names, for the report, and addresses.
@@ -133,12 +139,23 @@ pub async fn send_by(
     if let Some(rate) = most.into_iter().chain(speed::of_links()).reduce(f64::min) {
         chains.expect(rate);
     }
+    gate::allow_files();
     let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
     let port = listener.local_addr()?.port();
     let limit = options.limit.map(Arc::new);
     let door = Door(options.tls);
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_all(listener, transfer.clone(), limit, door.clone()));
+    let children = 64 + 4 * options.hosts.len();
+    tasks.spawn(serve_all(
+        listener,
+        transfer.clone(),
+        limit,
+        door.clone(),
+        children,
+    ));
+    let mut run = [0; 16];
+    crate::source::fill_random(&mut run)?;
+    let run = Id(run).to_string();
     let (say, said) = mpsc::unbounded_channel();
     let mut orders = Vec::new();
     for (index, (name, address)) in options.hosts.iter().enumerate() {
@@ -147,6 +164,7 @@ pub async fn send_by(
         let link = Link {
             host: index,
             name: host_of(name),
+            run: run.clone(),
             address: *address,
             door: door.clone(),
             port,
@@ -168,6 +186,7 @@ pub async fn send_by(
             })
             .collect(),
         heard: vec![None; options.hosts.len()],
+        standing: vec![Standing::default(); options.hosts.len()],
         sources: vec![None; options.hosts.len()],
         marks: vec![None; options.hosts.len()],
         own_mark: door.mark(),
@@ -196,7 +215,9 @@ async fn serve_all(
     transfer: Arc<Transfer>,
     limit: Option<Arc<Limit>>,
     door: Door,
+    most: usize,
 ) {
+    let gate = Gate::new(most);
     let mut children = JoinSet::new();
     loop {
         tokio::select! {
@@ -206,19 +227,21 @@ async fn serve_all(
                     continue;
                 };
                 let (transfer, limit, door) = (transfer.clone(), limit.clone(), door.clone());
+                let guest = gate.guest().await;
                 children.spawn(async move {
-                    let _ = stream.set_nodelay(true);
+                    gate::watch_over(&stream);
                     let who = from.ip().to_string();
-                    let accepted = door.accept(stream, &who);
-                    let Ok(Ok(mut stream)) = timeout(GONE, accepted).await else {
+                    let accepted = timeout(GONE, door.accept(stream, &who));
+                    let Some(Ok(Ok(mut stream))) = guest.says(accepted).await else {
                         return;
                     };
                     let hello = {
                         let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
-                        timeout(GONE, wire::read_line::<Hello>(&mut reader)).await
+                        guest.says(timeout(GONE, wire::read_line::<Hello>(&mut reader))).await
                     };
-                    if let Ok(Ok(Some(Hello::Want(want)))) = hello
+                    if let Some(Ok(Ok(Some(Hello::Want(want))))) = hello
                         && want.id == transfer.header.id
+                        && let Some(_place) = guest.enter()
                     {
                         let _ = serve::serve(&mut stream, &transfer, want, limit.as_deref()).await;
                     }
@@ -252,6 +275,8 @@ enum Said {
 struct Link {
     host: usize,
     name: String,
+    /// Which run of the source this is.
+    run: String,
     address: SocketAddr,
     door: Door,
     port: u16,
@@ -284,30 +309,37 @@ impl Link {
                 }
             }
             sleep(RETRY).await;
-            while orders.try_recv().is_ok() {}
+            while let Ok(order) = orders.try_recv() {
+                if order == ToReceiver::Bye {
+                    return;
+                }
+            }
         }
     }
 
     /// Ends well when there is nothing more to be said to this host.
     async fn once(&self, orders: &mut mpsc::UnboundedReceiver<ToReceiver>) -> io::Result<()> {
         let stream = timeout(GONE, TcpStream::connect(self.address)).await??;
-        stream.set_nodelay(true)?;
+        gate::watch_over(&stream);
         let source = SocketAddr::new(stream.local_addr()?.ip(), self.port);
         let (stream, mark) = timeout(GONE, self.door.to_host(stream, &self.name)).await??;
         let (reader, mut writer) = tokio::io::split(stream);
-        let mut lines = BufReader::new(reader);
+        let mut lines = wire::Lines::new(BufReader::new(reader));
         let offer = Offer {
             header: self.transfer.line.clone(),
             signature: self.transfer.proof.clone(),
             ask: self.ask,
+            run: self.run.clone(),
+            host: self.name.clone(),
         };
         wire::write_line(&mut writer, &Hello::Offer(offer)).await?;
         let _ = self.say.send((self.host, Said::Here(source, mark)));
         // Looking at what is there from earlier may take long.
         let mut patience = Duration::from_secs(600);
+        let mut accepted = false;
         loop {
             tokio::select! {
-                line = timeout(patience, wire::read_line::<FromReceiver>(&mut lines)) => {
+                line = timeout(patience, lines.next::<FromReceiver>()) => {
                     let Some(line) = line?? else {
                         return Err(io::Error::other("it has closed the connection"));
                     };
@@ -315,6 +347,14 @@ impl Link {
                         FromReceiver::Done => Duration::from_secs(86400),
                         _ => GONE,
                     };
+                    let accepts = matches!(line, FromReceiver::Accept { .. });
+                    let ends = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::NoBase);
+                    // First it accepts, and once.
+                    let fails = matches!(line, FromReceiver::Failed { .. });
+                    if accepted && (accepts || ends) || !(accepted || accepts || ends || fails) {
+                        return Err(io::Error::other("it does not keep to the protocol"));
+                    }
+                    accepted = true;
                     let last = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::NoBase | FromReceiver::Failed { .. });
                     let _ = self.say.send((self.host, Said::Line(line)));
                     if last {
@@ -343,6 +383,7 @@ struct Leader {
     hosts: Vec<Host>,
     /// When each was heard last.
     heard: Vec<Option<Instant>>,
+    standing: Vec<Standing>,
     /// How each reaches the source.
     sources: Vec<Option<SocketAddr>>,
     /// Hashes of their certificates, and of ours.
@@ -381,6 +422,7 @@ impl Leader {
                     let frames = f64::from(self.transfer.header.frames().max(1));
                     self.chains.progress(f64::from(furthest.unwrap_or(0)) / frames);
                     self.chains.look();
+                    self.give_up();
                     told(&self.hosts);
                 }
             }
@@ -396,13 +438,17 @@ impl Leader {
                 break;
             }
         }
-        for (host, order) in self.orders.iter().enumerate() {
-            let _ = order.send(ToReceiver::Bye);
+        for host in 0..self.hosts.len() {
+            let _ = self.orders[host].send(ToReceiver::Bye);
             let open = matches!(self.hosts[host].state, State::Away | State::Receiving);
             if open && host < self.needy {
                 self.hosts[host].state = State::Failed;
-                if let Some(why) = self.transfer.failed() {
-                    self.hosts[host].notes.push(why.to_string());
+                match self.transfer.failed() {
+                    Some(why) => self.hosts[host].notes.push(why.to_string()),
+                    None if self.hosts[host].notes.is_empty() => {
+                        self.note(host, "it has not answered".to_owned());
+                    }
+                    None => {}
                 }
             }
         }
@@ -425,6 +471,14 @@ impl Leader {
                     State::Receiving => {
                         self.note(host, format!("gone: {why}"));
                         self.hosts[host].state = State::Away;
+                        if self.standing[host].gone() {
+                            self.hosts[host].state = State::Failed;
+                            self.note(
+                                host,
+                                format!("it came and went {STRIKES} times for nothing"),
+                            );
+                            let _ = self.orders[host].send(ToReceiver::Bye);
+                        }
                     }
                     // Said once, not with every attempt.
                     State::Away if self.hosts[host].notes.is_empty() => {
@@ -445,7 +499,12 @@ impl Leader {
                 } else if frames > 0 {
                     self.note(host, format!("had {frames} frames"));
                 }
+                if self.hosts[host].state == State::Failed {
+                    return;
+                }
                 self.hosts[host].frames = frames;
+                let received = self.hosts[host].received;
+                self.standing[host].heard(received, frames, Instant::now());
                 if self.hosts[host].state != State::Done {
                     self.hosts[host].state = State::Receiving;
                 }
@@ -464,7 +523,13 @@ impl Leader {
             FromReceiver::Report(report) => self.report(host, &report),
             FromReceiver::Lost { parent, why } => {
                 self.note(host, format!("left {}: {why}", self.name(parent)));
-                if let Some(parent) = self.host_at(parent) {
+                let its = |parent: &usize| {
+                    let all = self.chains.parents(host);
+                    all.contains(&Parent::Host(*parent))
+                };
+                if let Some(parent) = self.host_at(parent).filter(its)
+                    && self.standing[host].complains()
+                {
                     let quiet = |at: Instant| at.elapsed() > QUIET;
                     match self.heard[parent].is_none_or(quiet) {
                         true => self.chains.leave(parent),
@@ -475,11 +540,14 @@ impl Leader {
             FromReceiver::Spoilt { parent, frame } => {
                 let name = self.name(parent);
                 self.note(host, format!("frame {frame} was spoilt by {name}"));
-                if let Some(parent) = self.host_at(parent) {
+                if let Some(parent) = self.host_at(parent)
+                    && self.standing[host].complains()
+                {
                     let child = self.hosts[host].name.clone();
                     self.note(parent, format!("spoilt frame {frame} for {child}"));
                 }
             }
+            FromReceiver::Done if self.hosts[host].state == State::Failed => {}
             FromReceiver::Done => {
                 self.chains.done(host);
                 let one = &mut self.hosts[host];
@@ -496,7 +564,11 @@ impl Leader {
     }
 
     fn report(&mut self, host: usize, report: &Report) {
+        if self.hosts[host].state == State::Failed {
+            return;
+        }
         self.chains.report(host, report.received);
+        self.standing[host].heard(report.received, report.good, Instant::now());
         let parent = report.parent.and_then(|parent| self.host_at(parent));
         let parent = parent.map(|parent| self.hosts[parent].name.clone());
         let one = &mut self.hosts[host];
@@ -530,11 +602,33 @@ impl Leader {
         }
     }
 
+    /// Hosts that are there, and to which nothing comes.
+    fn give_up(&mut self) {
+        for host in 0..self.hosts.len() {
+            if self.hosts[host].state != State::Receiving {
+                continue;
+            }
+            let whole = self.hosts[host].frames == self.transfer.header.frames();
+            if let Some(most) = self.standing[host].stalled(whole, Instant::now()) {
+                self.chains.leave(host);
+                self.hosts[host].state = State::Failed;
+                let seconds = most.as_secs();
+                self.note(host, format!("nothing has come to it for {seconds} s"));
+                let _ = self.orders[host].send(ToReceiver::Bye);
+            }
+        }
+    }
+
+    /// What a host says of itself and of others is shown to people: it is kept short, and has no control characters.
     fn note(&mut self, host: usize, what: String) {
         let seconds = self.begin.elapsed().as_secs_f64();
-        self.hosts[host]
-            .notes
-            .push(format!("{seconds:.1} s: {what}"));
+        let notes = &mut self.hosts[host].notes;
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let what: String = what.chars().take(NOTE).map(plain).collect();
+        let said = |note: &String| note.split_once(": ").is_some_and(|(_, said)| said == what);
+        if notes.len() < NOTES && !notes.last().is_some_and(said) {
+            notes.push(format!("{seconds:.1} s: {what}"));
+        }
     }
 
     fn host_at(&self, address: SocketAddr) -> Option<usize> {

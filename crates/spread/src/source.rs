@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -39,6 +39,9 @@ const STEP: usize = 128 << 10;
 
 /// zstd's level for patches.
 const PATCH_LEVEL: i32 = 6;
+
+/// So often the file is looked at while it is sent.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// After a frame that does not become smaller, at most so many are not even tried.
 const MOST_UNTRIED: u32 = 15;
@@ -69,6 +72,8 @@ pub enum From {
 pub struct Source {
     pub transfer: Arc<Transfer>,
     threads: Vec<JoinHandle<()>>,
+    /// As long as this is there, the file is looked at.
+    guarded: Option<mpsc::Sender<()>>,
 }
 
 impl Drop for Source {
@@ -76,10 +81,34 @@ impl Drop for Source {
         if self.transfer.sealed().is_none() {
             self.transfer.fail("the source has ended");
         }
+        self.guarded = None;
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
+}
+
+/// Looks at a file as long as it is sent, because frames are sent from it also after all of them were made.
+fn guard(
+    transfer: Arc<Transfer>,
+    file: Arc<File>,
+    stamp: Stamp,
+) -> (mpsc::Sender<()>, JoinHandle<()>) {
+    let (guarded, ended) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        while ended.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+            match stamp.difference(&file) {
+                Ok(None) => {}
+                Ok(Some(how)) => transfer.fail(&changed(&how)),
+                Err(why) => transfer.fail(&format!("reading: {why}")),
+            }
+        }
+    });
+    (guarded, thread)
+}
+
+fn changed(how: &str) -> String {
+    format!("the file was changed while it was sent: {how}")
 }
 
 /// Makes a transfer of a file, and starts to fill it; or finds the one that was made before of the same.
@@ -116,9 +145,12 @@ pub fn open(
     let source = Arc::new(source);
     let key = signer.key().to_string();
     if let Some(transfer) = prepared::load(memory, name, &source, &key, from == From::Version) {
+        let transfer = Arc::new(transfer);
+        let (guarded, thread) = guard(transfer.clone(), source, stamp);
         return Ok(Some(Source {
-            transfer: Arc::new(transfer),
-            threads: Vec::new(),
+            transfer,
+            threads: vec![thread],
+            guarded: Some(guarded),
         }));
     }
     let base = match from {
@@ -138,7 +170,7 @@ pub fn open(
     let header = Header::new(Id(id), name, size, created, content)?;
     let line = header.line()?;
     let proof = signer.sign(line.as_bytes(), "oscarv spread: header")?;
-    let half = Half::new(memory, Id(id), stamp).map_err(|why| Wrong::File {
+    let half = Half::new(memory, Id(id), stamp.clone()).map_err(|why| Wrong::File {
         file: memory.to_owned(),
         what: "written to",
         why,
@@ -160,7 +192,8 @@ pub fn open(
         blocks: Blocks(signer.seed()),
         hashes: half.hashes.clone(),
     });
-    let mut running = Vec::new();
+    let (guarded, thread) = guard(transfer.clone(), maker.stock.file.clone(), stamp);
+    let mut running = vec![thread];
     for _ in 0..threads.max(1) {
         let maker = maker.clone();
         running.push(std::thread::spawn(move || {
@@ -177,10 +210,11 @@ pub fn open(
     Ok(Some(Source {
         transfer,
         threads: running,
+        guarded: Some(guarded),
     }))
 }
 
-fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
+pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
     use std::io::Read;
     File::open("/dev/urandom")?.read_exact(bytes)
 }
@@ -342,7 +376,13 @@ impl Maker {
             let mut made = Vec::new();
             while made.len() < PAGE && first + (made.len() as u32) < frames {
                 match self.take(first + made.len() as u32, made.is_empty()) {
-                    Some(one) => made.push(one.map_err(|why| Bad(format!("reading: {why}")))?),
+                    Some(Ok(one)) => made.push(one),
+                    Some(Err(why)) => {
+                        // There is less of it than there was?
+                        let how = half.difference(&self.stock.file).ok().flatten();
+                        let why = how.map_or(format!("reading: {why}"), |how| changed(&how));
+                        return Err(Bad(why))?;
+                    }
                     None if made.is_empty() => return Ok(()),
                     None => break,
                 }
@@ -369,9 +409,9 @@ impl Maker {
             }
             first += page.entries.len() as u32;
         }
-        let same = half.same(&self.stock.file);
-        if !same.map_err(|why| Bad(format!("reading: {why}")))? {
-            return Err(Bad("the file was changed while it was sent".to_owned()))?;
+        let how = half.difference(&self.stock.file);
+        if let Some(how) = how.map_err(|why| Bad(format!("reading: {why}")))? {
+            return Err(Bad(changed(&how)))?;
         }
         let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer))?;
         self.transfer.seal(seal.into());

@@ -334,7 +334,9 @@ impl Transfer {
         }
         let total = self.header.frames();
         loop {
-            inner.furthest = inner.furthest.max(cursor.frame);
+            // Whoever asks for what is not made yet does not make the source run ahead.
+            let known = inner.entries.len() as u32;
+            inner.furthest = inner.furthest.max(cursor.frame.min(known));
             // Pages go just ahead of their frames.
             if let Some(page) = inner.pages.get(cursor.pages as usize)
                 && (cursor.frame >= inner.first_of(cursor.pages) || cursor.frame >= total)

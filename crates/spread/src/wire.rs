@@ -41,6 +41,12 @@ pub struct Offer {
     /// Whoever does not have all of it shall not get it, but say so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ask: bool,
+    /// Which run of the source this is: random. Empty: it does not say.
+    #[serde(default)]
+    pub run: String,
+    /// What the source calls this host.
+    #[serde(default)]
+    pub host: String,
 }
 
 /// A child asks for all that follows, or for one frame.
@@ -165,26 +171,46 @@ impl Kind {
 pub async fn read_line<T: DeserializeOwned>(
     from: &mut (impl AsyncBufRead + Unpin),
 ) -> std::io::Result<Option<T>> {
-    let invalid = |why: String| std::io::Error::new(std::io::ErrorKind::InvalidData, why);
-    let mut line = Vec::new();
-    loop {
-        let piece = from.fill_buf().await?;
-        if piece.is_empty() {
-            return match line.is_empty() {
-                true => Ok(None),
-                false => Err(std::io::ErrorKind::UnexpectedEof.into()),
-            };
-        }
-        let end = piece.iter().position(|b| *b == b'\n');
-        let used = end.map_or(piece.len(), |end| end + 1);
-        line.extend_from_slice(&piece[..used]);
-        from.consume(used);
-        if line.len() > LINE {
-            return Err(invalid("a line that is too long".to_owned()));
-        }
-        if end.is_some() {
-            let read = serde_json::from_slice(&line);
-            return read.map(Some).map_err(|e| invalid(e.to_string()));
+    Lines::new(from).next().await
+}
+
+/// Lines of JSON, one after another.
+pub struct Lines<R> {
+    from: R,
+    /// What is here of the next one.
+    line: Vec<u8>,
+}
+
+impl<R: AsyncBufRead + Unpin> Lines<R> {
+    pub fn new(from: R) -> Self {
+        let line = Vec::new();
+        Self { from, line }
+    }
+
+    /// The next one; `None`: the other side has closed the connection. May be dropped at any moment: what has come of a
+    /// line is kept.
+    pub async fn next<T: DeserializeOwned>(&mut self) -> std::io::Result<Option<T>> {
+        let invalid = |why: String| std::io::Error::new(std::io::ErrorKind::InvalidData, why);
+        loop {
+            let piece = self.from.fill_buf().await?;
+            if piece.is_empty() {
+                return match self.line.is_empty() {
+                    true => Ok(None),
+                    false => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                };
+            }
+            let end = piece.iter().position(|b| *b == b'\n');
+            let used = end.map_or(piece.len(), |end| end + 1);
+            self.line.extend_from_slice(&piece[..used]);
+            self.from.consume(used);
+            if self.line.len() > LINE {
+                return Err(invalid("a line that is too long".to_owned()));
+            }
+            if end.is_some() {
+                let read = serde_json::from_slice(&self.line);
+                self.line.clear();
+                return read.map(Some).map_err(|e| invalid(e.to_string()));
+            }
         }
     }
 }
@@ -214,6 +240,21 @@ mod tests {
         assert!(Kind::read([1, 0, 0, 5]).is_err(), "a beat of one byte");
         assert!(Kind::read([255, 255, 255, 3]).is_err(), "too much data");
         assert!(Kind::read([0, 0, 0, 99]).is_err(), "no such kind");
+    }
+
+    /// A line that came in two parts was lost when something else happened in between.
+    #[tokio::test]
+    async fn half_a_line_is_kept_while_something_else_happens() {
+        let (mut one, other) = tokio::io::duplex(64);
+        let mut lines = Lines::new(tokio::io::BufReader::new(other));
+        one.write_all(b"\"b").await.unwrap();
+        tokio::select! {
+            biased;
+            _ = lines.next::<ToReceiver>() => panic!("half a line"),
+            () = tokio::time::sleep(Duration::from_millis(5)) => {}
+        }
+        one.write_all(b"ye\"\n").await.unwrap();
+        assert_eq!(lines.next().await.unwrap(), Some(ToReceiver::Bye));
     }
 
     #[tokio::test]

@@ -192,6 +192,11 @@ fn hosts(lists: &[String]) -> Result<Vec<(String, SocketAddr)>> {
             hosts.push((name, address));
         }
     }
+    if hosts.is_empty() {
+        return Err(Failure::new(Code::Usage, "no hosts are named")
+            .hint("hosts are written as in node[1-8],server.example.org:7000,10.0.0.9")
+            .into());
+    }
     Ok(hosts)
 }
 

@@ -1,0 +1,14 @@
+//! What goes wrong, and what must not: processes that are killed, networks that fail, disks that are full, hosts that lie.
+
+#![allow(clippy::unwrap_used)]
+
+mod faults {
+    mod disk;
+    mod hostile;
+    mod killed;
+    mod lab;
+    mod net;
+    mod network;
+    mod source;
+    mod wicked;
+}

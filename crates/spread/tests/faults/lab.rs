@@ -1,0 +1,381 @@
+//! A directory, a key, files; and sources and receivers as processes of their own: this program once more, in a role.
+
+use serde_json::Value;
+use spread::limit::Limit;
+use spread::receive::{self, Event};
+use spread::send::{self, Host};
+use spread::sign::{Key, Signer};
+use spread::source::{self, From, Source};
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Nothing here takes that long, on whatever machine.
+pub const LONG: Duration = Duration::from_secs(180);
+
+pub struct Lab {
+    dir: TempDir,
+    pub signer: Arc<Signer>,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let signer = Arc::new(Signer::load_or_make(&dir.path().join("key")).unwrap());
+        Self { dir, signer }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A file with bytes that do not compress, some that do, and nothing.
+    pub fn file(&self, name: &str, mib: usize) -> PathBuf {
+        self.file_of(name, mib, |block| block >> 8 & 3)
+    }
+
+    /// `kind`: of each block of 4 KiB; 0 and 1 are random, 2 compresses, 3 is zeros.
+    pub fn file_of(&self, name: &str, mib: usize, kind: impl Fn(usize) -> usize) -> PathBuf {
+        let mut state = 88172645463325252_u64 ^ (name.len() as u64) << 40;
+        let mut bytes = Vec::with_capacity(mib << 20);
+        for block in 0..mib << 8 {
+            for word in 0..512_u64 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                let word = match kind(block) {
+                    0 | 1 => state,
+                    2 => word % 7 * (state & 0xff),
+                    _ => 0,
+                };
+                bytes.extend(word.to_le_bytes());
+            }
+        }
+        bytes.extend(b"the end");
+        std::fs::write(self.path(name), &bytes).unwrap();
+        self.path(name)
+    }
+
+    pub fn source(&self, file: &Path) -> Source {
+        let memory = self.path("memory");
+        let signer = self.signer.clone();
+        let opened = source::open(file, "disk.raw", signer, &memory, 2, From::Nothing);
+        opened.unwrap().unwrap()
+    }
+
+    /// A receiver in this process.
+    pub async fn receiver(&self, name: &str) -> (SocketAddr, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (address, self.receive_on(listener, name))
+    }
+
+    pub fn receive_on(&self, listener: TcpListener, name: &str) -> JoinHandle<()> {
+        let options = receive::Options {
+            tls: None,
+            into: self.path(name),
+            keys: vec![self.signer.key()],
+            replace: false,
+        };
+        tokio::spawn(async move {
+            receive::receive(listener, options, |_| {}).await.unwrap();
+        })
+    }
+
+    /// Is there what was sent, all of it?
+    pub fn has(&self, host: &str, file: &Path) -> bool {
+        let there = std::fs::read(self.path(host).join("disk.raw"));
+        there.is_ok_and(|there| there == std::fs::read(file).unwrap())
+    }
+
+    /// Nothing is there but the file, and what is known of it.
+    pub fn is_tidy(&self, host: &str) {
+        let names = |dir: &Path| -> BTreeSet<String> {
+            let entries = std::fs::read_dir(dir).unwrap();
+            entries
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let dir = self.path(host);
+        assert_eq!(names(&dir), set(&[".spread", "disk.raw"]), "{host}");
+        let beside = [
+            "disk.raw.lock",
+            "disk.raw.manifest",
+            "disk.raw.manifest.minisig",
+            "disk.raw.seen",
+        ];
+        assert_eq!(names(&dir.join(".spread")), set(&beside), "{host}");
+    }
+
+    /// A receiver as a process. `listen`: port 0 for any. `settings`: of its role.
+    pub fn receive(&self, name: &str, listen: &str, settings: &[(&str, String)]) -> Process {
+        let mut all = vec![
+            ("SPREAD_DIR", self.path(name).display().to_string()),
+            ("SPREAD_LISTEN", listen.to_owned()),
+            ("SPREAD_KEY", self.signer.key().to_string()),
+        ];
+        all.extend(settings.iter().cloned());
+        let mut process = Process::start("receive", &all);
+        let line = process.wait(|line| line.starts_with("listening "));
+        process.address = line.split_once(' ').unwrap().1.parse().unwrap();
+        process
+    }
+
+    /// A source as a process.
+    pub fn send(&self, file: &Path, hosts: &[(&str, SocketAddr)], limit: u64) -> Process {
+        self.send_for(file, hosts, limit, 5000)
+    }
+
+    /// `patience`: how many ms hosts that are not there are waited for.
+    pub fn send_for(
+        &self,
+        file: &Path,
+        hosts: &[(&str, SocketAddr)],
+        limit: u64,
+        patience: u64,
+    ) -> Process {
+        let hosts: Vec<String> = hosts.iter().map(|(n, a)| format!("{n}={a}")).collect();
+        let place = self.dir.path().display().to_string();
+        let all = [
+            ("SPREAD_PLACE", place),
+            ("SPREAD_FILE", file.display().to_string()),
+            ("SPREAD_HOSTS", hosts.join(",")),
+            ("SPREAD_LIMIT", limit.to_string()),
+            ("SPREAD_PATIENCE", patience.to_string()),
+        ];
+        Process::start("send", &all)
+    }
+}
+
+pub fn options(hosts: &[(&str, SocketAddr)], limit: Option<u64>) -> send::Options {
+    send::Options {
+        tls: None,
+        hosts: hosts.iter().map(|(n, a)| ((*n).to_owned(), *a)).collect(),
+        chains: 1,
+        patience: Duration::from_secs(5),
+        limit: limit.map(Limit::new),
+    }
+}
+
+pub fn says(host: &Host, words: &str) -> bool {
+    host.notes.iter().any(|note| note.contains(words))
+}
+
+/// A child process in a role; what it prints comes as lines. Ends when this is dropped, or the tests are gone.
+pub struct Process {
+    pub child: Child,
+    lines: Receiver<String>,
+    pub address: SocketAddr,
+    role: &'static str,
+}
+
+impl Process {
+    fn start(role: &'static str, settings: &[(&str, String)]) -> Self {
+        let this = std::env::current_exe().unwrap();
+        let mounts = settings.iter().any(|(name, _)| *name == "SPREAD_MOUNT");
+        let mut command = match mounts {
+            true => Command::new("unshare"),
+            false => Command::new(&this),
+        };
+        if mounts {
+            // Mounts of its own, which go with it.
+            command
+                .args(["--mount", "--propagation", "private", "--"])
+                .arg(&this);
+        }
+        command.args(["--exact", "faults::lab::role", "--nocapture", "--quiet"]);
+        command.env("SPREAD_ROLE", role);
+        command.envs(settings.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let (say, lines) = channel();
+        std::thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if say.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let address = "0.0.0.0:0".parse().unwrap();
+        Self {
+            child,
+            lines,
+            address,
+            role,
+        }
+    }
+
+    /// The first line of which this is true.
+    pub fn wait(&mut self, is: impl FnMut(&str) -> bool) -> String {
+        tokio::task::block_in_place(|| self.wait_for(is))
+    }
+
+    fn wait_for(&mut self, mut is: impl FnMut(&str) -> bool) -> String {
+        let begin = Instant::now();
+        loop {
+            match self
+                .lines
+                .recv_timeout(LONG.saturating_sub(begin.elapsed()))
+            {
+                Ok(line) if is(&line) => return line,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("{}: it takes too long", self.role),
+                Err(RecvTimeoutError::Disconnected) => panic!("{}: it has ended", self.role),
+            }
+        }
+    }
+
+    /// Waits until a source says something of its hosts.
+    pub fn hosts(&mut self, mut is: impl FnMut(&Value) -> bool) -> Value {
+        let line = self.wait(|line| {
+            let hosts = line.strip_prefix("hosts ");
+            hosts.is_some_and(|hosts| is(&serde_json::from_str(hosts).unwrap()))
+        });
+        serde_json::from_str(&line["hosts ".len()..]).unwrap()
+    }
+
+    /// What a source reports in the end.
+    pub fn report(&mut self) -> Value {
+        let line = self.wait(|line| line.starts_with("report "));
+        serde_json::from_str(&line["report ".len()..]).unwrap()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Most KiB that it has had in memory.
+    pub fn memory(&self) -> u64 {
+        memory(self.child.id()).unwrap()
+    }
+
+    /// Files and connections that it has open.
+    pub fn open_files(&self) -> usize {
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", self.child.id()));
+        fds.unwrap().count()
+    }
+}
+
+/// Most KiB that a process has had in memory, if it is still there.
+pub fn memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Not a test but what processes of the tests do.
+#[test]
+fn role() {
+    let Some(role) = set("SPREAD_ROLE") else {
+        return;
+    };
+    std::thread::spawn(|| {
+        // Its end is that of whoever started this.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
+    let dir = set("SPREAD_DIR").unwrap_or_default();
+    if let Some(how) = set("SPREAD_MOUNT") {
+        std::fs::create_dir_all(&dir).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &how, "tmpfs", &dir]);
+        assert!(mount.status().unwrap().success());
+    }
+    if let Some(user) = set("SPREAD_USER") {
+        let user = rustix::process::Uid::from_raw(user.parse().unwrap());
+        // Threads that begin from here on are this user's, too.
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    match role.as_str() {
+        "receive" => runtime.block_on(receiving(Path::new(&dir))),
+        _ => runtime.block_on(sending()),
+    }
+}
+
+fn say(what: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{what}");
+    let _ = out.flush();
+}
+
+async fn receiving(dir: &Path) {
+    let begin = Instant::now();
+    let listen = set("SPREAD_LISTEN").unwrap();
+    let listener = loop {
+        match TcpListener::bind(&listen).await {
+            Ok(listener) => break listener,
+            Err(e) => assert!(begin.elapsed() < LONG, "{e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    // A line of its own, after what the test harness prints.
+    say(&format!("\nlistening {}", listener.local_addr().unwrap()));
+    let options = receive::Options {
+        tls: None,
+        into: dir.to_owned(),
+        keys: vec![Key::read(&set("SPREAD_KEY").unwrap()).unwrap()],
+        replace: false,
+    };
+    let told = |event: Event| match event {
+        Event::Begun { .. } => say("begun"),
+        Event::Done { .. } => say("done"),
+        Event::Failed { why, .. } => say(&format!("failed {why}")),
+        Event::Refused { why, .. } => say(&format!("refused {why}")),
+    };
+    receive::receive(listener, options, told).await.unwrap();
+}
+
+async fn sending() {
+    let place = PathBuf::from(set("SPREAD_PLACE").unwrap());
+    let signer = Arc::new(Signer::load_or_make(&place.join("key")).unwrap());
+    let file = PathBuf::from(set("SPREAD_FILE").unwrap());
+    let memory = place.join("memory");
+    let source = source::open(&file, "disk.raw", signer, &memory, 2, From::Nothing);
+    let source = source.unwrap().unwrap();
+    let hosts = set("SPREAD_HOSTS").unwrap();
+    let hosts: Vec<(&str, SocketAddr)> = hosts
+        .split(',')
+        .map(|host| host.split_once('=').unwrap())
+        .map(|(name, address)| (name, address.parse().unwrap()))
+        .collect();
+    let limit = set("SPREAD_LIMIT").unwrap().parse().unwrap();
+    let mut options = options(&hosts, (limit > 0).then_some(limit));
+    options.patience = Duration::from_millis(set("SPREAD_PATIENCE").unwrap().parse().unwrap());
+    say("");
+    let line = |what: &str, hosts: &[Host]| {
+        say(&format!("{what} {}", serde_json::to_string(hosts).unwrap()));
+    };
+    let sent = send::send(source.transfer.clone(), options, |hosts| {
+        line("hosts", hosts)
+    });
+    let report = sent.await.unwrap();
+    drop(source);
+    line("report", &report);
+}
