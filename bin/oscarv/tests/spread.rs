@@ -136,6 +136,7 @@ fn a_host_that_is_listed_twice_is_told() {
         ("127.0.0.1,localhost", "are the same host: 127.0.0.1:7117"),
         ("10.0.0.1,10.0.0.1", "10.0.0.1 is listed twice"),
         ("10.0.0.1:x", "\"x\" is not a port"),
+        (" , ", "no hosts are named"),
     ] {
         let sent = send(home.path(), &["disk.raw", "--to", to]);
         let said = String::from_utf8(sent.stderr).unwrap();

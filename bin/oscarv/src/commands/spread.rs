@@ -192,7 +192,8 @@ fn hosts(lists: &[String]) -> Result<Vec<(String, SocketAddr)>> {
             hosts.push((name, address));
         }
     }
-    if hosts.is_empty() {
+    // Whoever names none means none, but a word without a host in it is a mistake.
+    if hosts.is_empty() && !lists.is_empty() {
         return Err(Failure::new(Code::Usage, "no hosts are named")
             .hint("hosts are written as in node[1-8],server.example.org:7000,10.0.0.9")
             .into());
