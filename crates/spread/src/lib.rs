@@ -7,14 +7,16 @@
 //! | module | what it has |
 //! |---|---|
 //! | `manifest`, `sign` | frames, pages and what proves them |
-//! | `blocks` | what two versions have in common |
+//! | `blocks`, `chunks` | what two versions have in common, of a file and of a tree |
+//! | `tar`, `tree`, `content` | a tree as one stream of bytes; what a source sends |
 //! | `transfer` | a file on its way: what is known of it and where its bytes are |
 //! | `source` | makes a transfer of a file |
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
-//! | `keeper`, `place` | checks what comes and puts it on disk |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
 //! | `speed` | how fast this host's links are |
+//! | `keeper`, `place`, `seen` | checks what comes, puts it on disk, and knows it again |
+//! | `unpack`, `unpacking` | makes a tree of its stream, while it comes |
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
 //! | `limit`, `idle` | to take less than there is |
@@ -22,6 +24,8 @@
 
 mod blocks;
 pub mod chain;
+mod chunks;
+mod content;
 pub mod idle;
 mod keeper;
 pub mod layout;
@@ -31,14 +35,19 @@ mod place;
 mod prepared;
 mod pull;
 pub mod receive;
+mod seen;
 pub mod send;
 mod serve;
 pub mod sign;
 pub mod simulate;
 pub mod source;
 mod speed;
+mod tar;
 pub mod topology;
 mod transfer;
+mod tree;
+mod unpack;
+mod unpacking;
 mod wire;
 
 pub use transfer::Transfer;

@@ -18,8 +18,8 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
 /// A first line that takes longer is none.
 const HELLO: Duration = Duration::from_secs(5);
@@ -195,7 +195,11 @@ async fn offered(
     };
     let directory = hub.options.into.clone();
     let target = directory.join(&header.name);
-    let there = place::there(&directory, &header.name);
+    let there = {
+        let (directory, name) = (directory.clone(), header.name.clone());
+        let there = spawn_blocking(move || place::there(&directory, &name));
+        looking(writer, there).await??
+    };
     match &there {
         Some((old, true)) if old.id == header.id => {
             let frames = header.frames();
@@ -236,16 +240,14 @@ async fn offered(
         }
         coming.insert(header.name.clone(), (header.created, ended.clone()));
     }
-    if let Some(base) = &header.base
-        && place::base(&directory, base).is_none()
-    {
-        hub.forget(&header.name, &ended);
-        wire::write_line(writer, &FromReceiver::NoBase).await?;
-        return Ok(());
-    }
-    let opened = open(&directory, &header, offer, &key).await;
-    let (files, transfer, spool_end) = match opened {
-        Ok(opened) => opened,
+    let opened = looking(writer, open(&directory, &header, offer, &key)).await;
+    let (files, transfer, spool_end) = match opened.and_then(|opened| opened) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => {
+            hub.forget(&header.name, &ended);
+            wire::write_line(writer, &FromReceiver::NoBase).await?;
+            return Ok(());
+        }
         Err(e) => {
             hub.forget(&header.name, &ended);
             return refuse(
@@ -275,13 +277,25 @@ async fn offered(
     Ok(())
 }
 
-/// Opens the files; what was displaced may take a moment to let go of them.
+/// Lets the source know that this is being worked at: it may take a while.
+async fn looking<T>(writer: &mut OwnedWriteHalf, work: impl Future<Output = T>) -> io::Result<T> {
+    tokio::pin!(work);
+    let mut beats = interval_at(Instant::now() + REPORT, REPORT);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            _ = beats.tick() => wire::write_line(writer, &FromReceiver::Looking).await?,
+        }
+    }
+}
+
+/// Opens the files; what was displaced may take a moment to let go of them. `None`: the base is not here.
 async fn open(
     directory: &Path,
     header: &Header,
     offer: &Offer,
     key: &Key,
-) -> io::Result<(Files, Arc<Transfer>, u64)> {
+) -> io::Result<Option<(Files, Arc<Transfer>, u64)>> {
     let begin = Instant::now();
     loop {
         let (directory, header, offer, key) = (
@@ -290,17 +304,16 @@ async fn open(
             offer.clone(),
             key.clone(),
         );
-        let opened = tokio::task::spawn_blocking(move || {
-            let base = header.base.as_ref();
-            let base = base.and_then(|base| place::base(&directory, base));
-            Files::open(
-                &directory,
-                &header,
-                &offer.header,
-                &offer.signature,
-                &key,
-                base,
-            )
+        let opened = spawn_blocking(move || {
+            let base = match &header.base {
+                None => None,
+                Some(base) => match place::base(&directory, base, header.tree) {
+                    None => return Ok(None),
+                    base => base,
+                },
+            };
+            let (line, signature) = (&offer.header, &offer.signature);
+            Files::open(&directory, &header, line, signature, &key, base).map(Some)
         });
         match opened.await? {
             Err(e)
@@ -369,6 +382,9 @@ impl Session {
         let mut whole = self.transfer.whole();
         let mut source = true;
         let mut finished = false;
+        let (answer, mut named) = oneshot::channel();
+        let (mut answer, mut finishing) = (Some(answer), false);
+        let gone = || "what came could not be kept".to_owned();
         loop {
             tokio::select! {
                 line = wire::read_line::<ToReceiver>(&mut lines), if source => match line {
@@ -393,6 +409,11 @@ impl Session {
                         let by = *self.parent.borrow();
                         tasks.spawn(self.repair(index, by, say.clone()));
                     }
+                    // The source sends all of it then.
+                    News::Stuck(why) if why.kind() == io::ErrorKind::InvalidData && self.transfer.header.base.is_some() => {
+                        let _ = wire::write_line(writer, &FromReceiver::NoBase).await;
+                        return Err(why.to_string());
+                    }
                     News::Stuck(why) => {
                         let reason = format!("what came could not be kept: {why}");
                         let _ = say.send(FromReceiver::Failed { reason });
@@ -409,13 +430,33 @@ impl Session {
                 _ = reports.tick(), if !finished => {
                     let _ = say.send(FromReceiver::Report(self.report()));
                 }
-                () = complete(&mut whole), if !finished => {}
+                () = complete(&mut whole), if answer.is_some() => {}
+                result = &mut named, if finishing => {
+                    finishing = false;
+                    match result.map_err(|_| gone()) {
+                        Ok(Ok(())) => {
+                            finished = true;
+                            let _ = say.send(FromReceiver::Report(self.report()));
+                            let _ = say.send(FromReceiver::Done);
+                        }
+                        Ok(Err(e)) => {
+                            let reason = format!("it could not be given its name: {e}");
+                            let _ = say.send(FromReceiver::Failed { reason });
+                        }
+                        Err(reason) => drop(say.send(FromReceiver::Failed { reason })),
+                    }
+                }
             }
-            if !finished && self.transfer.complete() {
-                self.finish().await?;
-                finished = true;
-                let _ = say.send(FromReceiver::Report(self.report()));
-                let _ = say.send(FromReceiver::Done);
+            // Until it is on the disk may take long: the source goes on hearing from here.
+            if self.transfer.complete()
+                && let Some(answer) = answer.take()
+            {
+                finishing = true;
+                let work = self.work.clone();
+                tasks.spawn(async move {
+                    let sent = work.send(Work::Finish(answer)).await;
+                    sent.map_err(|_| gone())
+                });
             }
             if finished && !source {
                 return Ok(());
@@ -430,15 +471,6 @@ impl Session {
             good: self.transfer.count().0,
             parent: *self.parent.borrow(),
         }
-    }
-
-    async fn finish(&self) -> Result<(), String> {
-        let (answer, result) = oneshot::channel();
-        let sent = self.work.send(Work::Finish(answer)).await;
-        let gone = || "what came could not be kept".to_owned();
-        sent.map_err(|_| gone())?;
-        let result = result.await.map_err(|_| gone())?;
-        result.map_err(|e| format!("it could not be given its name: {e}"))
     }
 
     /// Asks for a frame until it is here and good. `by`: who sent it as good.

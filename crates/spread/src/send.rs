@@ -160,6 +160,7 @@ pub async fn send_by(
             })
             .collect(),
         heard: vec![None; options.hosts.len()],
+        looking: vec![None; options.hosts.len()],
         sources: vec![None; options.hosts.len()],
         addresses: options.hosts.iter().map(|(_, address)| *address).collect(),
         orders,
@@ -302,6 +303,8 @@ struct Leader {
     hosts: Vec<Host>,
     /// When each was heard last.
     heard: Vec<Option<Instant>>,
+    /// When each said last that it is looking at what it has.
+    looking: Vec<Option<Instant>>,
     /// How each reaches the source.
     sources: Vec<Option<SocketAddr>>,
     addresses: Vec<SocketAddr>,
@@ -343,7 +346,11 @@ impl Leader {
             if !needy.iter().any(|host| open(host.state)) || self.transfer.failed().is_some() {
                 break;
             }
-            if needy.iter().any(|host| host.state == State::Receiving) {
+            let looks = |looking: &Option<Instant>| looking.is_some_and(|at| at.elapsed() < GONE);
+            let hosts = needy.iter().zip(&self.looking);
+            let mut looking = hosts.filter(|(host, _)| host.state == State::Away);
+            let looking = looking.any(|(_, at)| looks(at));
+            if looking || needy.iter().any(|host| host.state == State::Receiving) {
                 idle = None;
             } else if idle.get_or_insert_with(Instant::now).elapsed() > self.patience {
                 break;
@@ -389,6 +396,7 @@ impl Leader {
 
     fn line(&mut self, host: usize, line: FromReceiver, now: f64) {
         match line {
+            FromReceiver::Looking => self.looking[host] = Some(Instant::now()),
             FromReceiver::Accept { frames, gives } => {
                 if now > 1.0 {
                     self.note(host, format!("joined with {frames} frames"));
@@ -410,7 +418,10 @@ impl Leader {
                 self.hosts[host].state = State::Refused;
                 self.note(host, reason);
             }
-            FromReceiver::NoBase => self.hosts[host].state = State::NoBase,
+            FromReceiver::NoBase => {
+                self.chains.leave(host);
+                self.hosts[host].state = State::NoBase;
+            }
             FromReceiver::Report(report) => self.report(host, &report),
             FromReceiver::Lost { parent, why } => {
                 self.note(host, format!("left {}: {why}", self.name(parent)));
