@@ -511,7 +511,7 @@ impl Session {
                         }
                         by = Some(parent);
                     }
-                    Err(Lost::Failed(why)) => return Err(why),
+                    Err(Lost::Failed(why)) if list.last() == Some(&parent) => return Err(why),
                     Err(_) => sleep(Duration::from_millis(20)).await,
                 }
             }
@@ -606,7 +606,8 @@ impl Flow {
                 // The source knows of a better one.
                 None => next = 0,
                 Some(Ok(())) => return Ok(()),
-                Some(Err(Lost::Failed(why))) => return Err(why),
+                // Others may have failed by themselves.
+                Some(Err(Lost::Failed(why))) if list.last() == Some(&parent) => return Err(why),
                 Some(Err(Lost::Stuck(why))) => {
                     return Err(format!("what came could not be kept: {why}"));
                 }
