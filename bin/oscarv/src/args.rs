@@ -311,7 +311,7 @@ pub enum Image {
 
 #[derive(Debug, Subcommand)]
 pub enum Spread {
-    /// Send a file or an image to hosts where `oscarv spread receive` runs
+    /// Send a file, a tree of files or an image to hosts where `oscarv spread receive` runs
     ///
     /// Each host passes on what still comes: N hosts take the time of one. Hosts may fail, be late or slow; the report
     /// says what happened to each. Run again, hosts that have it are left alone.
@@ -334,8 +334,8 @@ pub enum Spread {
 
 #[derive(Debug, Args)]
 pub struct SpreadSend {
-    /// A file, or an image: its tag, or the beginning of its id
-    #[arg(value_name = "FILE|IMAGE", value_hint = ValueHint::FilePath)]
+    /// A file, a directory with all that is in it, or an image: its tag, or the beginning of its id
+    #[arg(value_name = "FILE|DIR|IMAGE", value_hint = ValueHint::AnyPath)]
     pub what: PathBuf,
     /// Hosts: names, addresses or sets of names, with a port if it is not the usual one: node[1-8],10.0.0.9:7000
     #[arg(long, required = true, value_name = "HOSTS")]

@@ -6,9 +6,13 @@ mod kit;
 
 use kit::program;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::SystemTime;
 use tempfile::TempDir;
 
 struct Receiver {
@@ -126,6 +130,96 @@ fn a_file_comes_to_hosts_and_the_report_says_so() {
             assert_eq!(fields[41 - 3], policy, "{stat}");
         }
     }
+}
+
+/// All that is below a directory: kind, mode, time, and what is in it or where it points.
+fn all_of(top: &Path) -> BTreeMap<PathBuf, (u32, SystemTime, Vec<u8>)> {
+    let mut all = BTreeMap::new();
+    let mut open = vec![top.to_owned()];
+    while let Some(path) = open.pop() {
+        let data = path.symlink_metadata().unwrap();
+        let what = match data.file_type() {
+            kind if kind.is_dir() => {
+                let entries = std::fs::read_dir(&path).unwrap();
+                open.extend(entries.map(|entry| entry.unwrap().path()));
+                Vec::new()
+            }
+            kind if kind.is_symlink() => {
+                let to = std::fs::read_link(&path).unwrap();
+                to.into_os_string().into_encoded_bytes()
+            }
+            _ => std::fs::read(&path).unwrap(),
+        };
+        let name = path.strip_prefix(top).unwrap().to_owned();
+        all.insert(name, (data.mode(), data.modified().unwrap(), what));
+    }
+    all
+}
+
+/// The second time only what is new goes over the network; what somebody has changed there is not replaced.
+#[test]
+fn a_directory_comes_whole_and_then_what_is_new_in_it() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let tree = home.join("root");
+    std::fs::create_dir_all(tree.join("usr/empty")).unwrap();
+    let library = make(home, "root/usr/library", 4);
+    std::fs::write(tree.join("run"), "#!/bin/sh\n").unwrap();
+    std::fs::set_permissions(tree.join("run"), Permissions::from_mode(0o750)).unwrap();
+    std::os::unix::fs::symlink("usr/library", tree.join("link")).unwrap();
+    let hosts = [receiver(home, "one", &[]), receiver(home, "two", &[])];
+    let to = format!("{},{}", hosts[0].address, hosts[1].address);
+    let sent = || {
+        let output = send(home, &["root", "--to", &to, "--output", "json"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        for host in &hosts {
+            assert_eq!(all_of(&host.into.join("root")), all_of(&tree));
+        }
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let list = report["hosts"].as_array().unwrap().iter();
+        let received: Vec<u64> = list
+            .map(|host| host["received"].as_u64().unwrap())
+            .collect();
+        assert_eq!(received.len(), 2, "{report:#}");
+        received
+    };
+    let first = sent();
+    assert!(
+        first.iter().all(|bytes| *bytes > library.len() as u64 / 2),
+        "{first:?}"
+    );
+    // In the middle, so that all that follows stands somewhere else.
+    let mut changed = library.clone();
+    changed.splice(1_000_000..1_000_000, *b"new words");
+    std::fs::write(tree.join("usr/library"), changed).unwrap();
+    std::fs::write(tree.join("added"), "added").unwrap();
+    std::fs::remove_file(tree.join("link")).unwrap();
+    let second = sent();
+    assert!(second.iter().all(|bytes| *bytes < 200 << 10), "{second:?}");
+    // Nothing is left beside it but what it is known by.
+    let mut left: Vec<_> = std::fs::read_dir(hosts[0].into.join(".spread"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    left.retain(|name| {
+        ["part", "new", "tree"]
+            .iter()
+            .any(|end| name.to_string_lossy().ends_with(end))
+    });
+    assert!(left.is_empty(), "{left:?}");
+
+    std::fs::write(hosts[1].into.join("root/added"), "by somebody else").unwrap();
+    std::fs::write(tree.join("added"), "again").unwrap();
+    let output = send(home, &["root", "--to", &to]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("did not come from here"), "{said}");
+    assert_eq!(all_of(&hosts[0].into.join("root")), all_of(&tree));
+    assert_eq!(
+        std::fs::read(hosts[1].into.join("root/added")).unwrap(),
+        b"by somebody else"
+    );
 }
 
 #[test]

@@ -8,9 +8,11 @@
 //! Nothing is visible under the file's own name before [`Work::Finish`].
 
 use crate::blocks;
+use crate::chunks;
 use crate::manifest::{Encoding, Entry, FRAME};
-use crate::place::{self, Files};
+use crate::place::{self, Files, Old};
 use crate::transfer::Transfer;
+use crate::unpacking::Unpacking;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -50,6 +52,8 @@ type Piece = (u32, Bytes);
 /// What all threads have.
 struct Shared {
     transfer: Arc<Transfer>,
+    /// Of a tree. Before the files: it ends before their lock does.
+    unpacking: Option<Unpacking>,
     files: Files,
     news: mpsc::UnboundedSender<News>,
     spool_end: AtomicU64,
@@ -108,8 +112,18 @@ pub fn start(
     let (work, works) = mpsc::channel(WAITING);
     let (hash, mut pieces) = mpsc::channel(WAITING);
     let (news, listener) = mpsc::unbounded_channel();
+    let unpacking = match transfer.header.tree {
+        true => {
+            let news = news.clone();
+            let failed = move |why| drop(news.send(News::Stuck(why)));
+            let (transfer, part) = (transfer.clone(), files.part.clone());
+            Some(Unpacking::start(transfer, part, files.unpacked(), failed)?)
+        }
+        false => None,
+    };
     let shared = Arc::new(Shared {
         transfer,
+        unpacking,
         files,
         news,
         spool_end: spool_end.into(),
@@ -189,6 +203,26 @@ impl Shared {
         place::spool_head(&self.files.spool, end, index, len)
     }
 
+    /// A frame is on disk, and was found good.
+    fn good(&self, index: u32, spooled: Option<u64>) {
+        self.transfer.good(index, spooled);
+        self.more();
+    }
+
+    /// There may be more of a tree to unpack.
+    fn more(&self) {
+        if let Some(unpacking) = &self.unpacking {
+            unpacking.more();
+        }
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        if let Some(unpacking) = &self.unpacking {
+            unpacking.wait()?;
+        }
+        self.files.finish(&self.transfer)
+    }
+
     fn bad(&self, index: u32) {
         self.transfer.bad(index);
         let _ = self.news.send(News::Bad(index));
@@ -224,6 +258,7 @@ impl Inflow {
             }
             self.looked_at += 1;
         }
+        self.shared.more();
     }
 
     /// Takes the next bytes of a frame, no more than it has, out of a buffer.
@@ -298,7 +333,7 @@ impl Inflow {
             self.shared.files.clear(index)?;
             self.shared.bad(index);
         } else if entry.encoding == Encoding::Raw {
-            self.shared.transfer.good(index, None);
+            self.shared.good(index, None);
         } else if let Some(room) = self.room.take() {
             room.send(Work::Unpack(index, coming.packed));
         }
@@ -319,7 +354,7 @@ impl Hashing {
         if here < entry.stored {
             self.current = Some((index, hasher, here));
         } else if *hasher.finalize().as_bytes() == entry.stored_hash {
-            self.shared.transfer.good(index, None);
+            self.shared.good(index, None);
         } else {
             self.shared.files.clear(index)?;
             self.shared.bad(index);
@@ -334,13 +369,13 @@ impl Keeper {
             Work::Same(index) => {
                 let len = self.shared.transfer.header.frame_len(index);
                 self.shared.files.same(index, len)?;
-                self.shared.transfer.good(index, None);
+                self.shared.good(index, None);
             }
             Work::Unpack(index, packed) => {
                 let entry = self.shared.transfer.entry(index);
                 match entry {
                     Some(entry) if self.unpack(index, entry, &packed)? => {
-                        self.shared.transfer.good(index, None);
+                        self.shared.good(index, None);
                     }
                     _ => self.shared.bad(index),
                 }
@@ -354,7 +389,7 @@ impl Keeper {
                 let _ = good.send(result);
             }
             Work::Finish(answer) => {
-                let _ = answer.send(self.shared.files.finish(&self.shared.transfer));
+                let _ = answer.send(self.shared.finish());
             }
         }
         Ok(())
@@ -377,7 +412,7 @@ impl Keeper {
             self.shared.files.spool.write_all_at(stored, at)?;
             spooled = Some(at);
         }
-        self.shared.transfer.good(index, spooled);
+        self.shared.good(index, spooled);
         Ok(true)
     }
 
@@ -397,18 +432,33 @@ impl Keeper {
             }
         } else {
             self.patch.clear();
-            self.patch.reserve(blocks::longest(len));
+            let longest = blocks::longest(len).max(chunks::longest(len));
+            self.patch.reserve(longest);
             let unpacked = self.unpacker.decompress_to_buffer(packed, &mut self.patch);
-            let Some(base) = files.base.as_ref().filter(|_| unpacked.is_ok()) else {
+            if unpacked.is_err() {
                 return Ok(false);
-            };
+            }
             self.plain.resize(len, 0);
-            match blocks::apply(&self.patch, base, &mut self.plain)? {
+            let made = match (&files.base, entry.encoding) {
+                (Some(Old::File(base)), Encoding::Patch) => {
+                    blocks::apply(&self.patch, base, &mut self.plain)?
+                }
+                (Some(Old::Tree(base)), Encoding::Ranges) => {
+                    chunks::apply(&self.patch, base, &mut self.plain)?.then(Vec::new)
+                }
+                _ => None,
+            };
+            match made {
                 Some(shared) => parts = shared,
                 None => return Ok(false),
             }
         }
         if *blake3::hash(&self.plain).as_bytes() != entry.hash {
+            // The patch is what the source has signed: the tree has other bytes, though it looks as it came.
+            if entry.encoding == Encoding::Ranges {
+                let why = "the version that is here is not as it came";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             return Ok(false);
         }
         let start = u64::from(index) * u64::from(FRAME);

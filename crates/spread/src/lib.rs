@@ -7,14 +7,16 @@
 //! | module | what it has |
 //! |---|---|
 //! | `manifest`, `sign` | frames, pages and what proves them |
-//! | `blocks` | what two versions have in common |
+//! | `blocks`, `chunks` | what two versions have in common, of a file and of a tree |
+//! | `tar`, `tree`, `content` | a tree as one stream of bytes; what a source sends |
 //! | `transfer` | a file on its way: what is known of it and where its bytes are |
 //! | `source` | makes a transfer of a file |
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
 //! | `gate`, `mend` | who may come in; frames that have to come again |
-//! | `keeper`, `place` | checks what comes and puts it on disk |
+//! | `keeper`, `place`, `seen` | checks what comes, puts it on disk, and knows it again |
+//! | `unpack`, `unpacking` | makes a tree of its stream, while it comes |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
 //! | `speed` | how fast this host's links are |
 //! | `chain` | who has it from whom: decisions only |
@@ -28,6 +30,8 @@
 pub mod authority;
 mod blocks;
 pub mod chain;
+mod chunks;
+mod content;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -43,6 +47,7 @@ mod prepared;
 mod pull;
 pub mod receive;
 mod secret;
+mod seen;
 pub mod send;
 mod serve;
 pub mod sign;
@@ -51,9 +56,13 @@ pub mod source;
 mod speed;
 mod standing;
 mod stream;
+mod tar;
 pub mod tls;
 pub mod topology;
 mod transfer;
+mod tree;
+mod unpack;
+mod unpacking;
 mod verify;
 mod wire;
 

@@ -7,7 +7,7 @@
 //! A page, integers little-endian: magic `OVP1`, the transfer's id (16 bytes), number of its first frame (u32), count of
 //! frames (u16), and for each frame one byte that says how it is stored: 0 zeros (nothing follows); 1 as it is (BLAKE3,
 //! 32 bytes); 2 zstd (stored length as u32, BLAKE3 of the stored bytes, BLAKE3 of the frame); 3 as the base has it at the
-//! same place (BLAKE3 of the frame); 4 a patch of the base, compressed by zstd (as 2).
+//! same place (BLAKE3 of the frame); 4 a patch of the base, compressed by zstd (as 2); 5 the same, of a tree.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -93,6 +93,9 @@ pub struct Header {
     /// The content of the version that this is made from, in hexadecimal digits; none: from nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// Is it a tree of files, as a tar?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tree: bool,
 }
 
 impl Header {
@@ -110,9 +113,15 @@ impl Header {
             size,
             created,
             base,
+            tree: false,
         };
         header.check()?;
         Ok(header)
+    }
+
+    /// The same, of a tree.
+    pub fn of_tree(self, tree: bool) -> Self {
+        Self { tree, ..self }
     }
 
     /// Reads the line, which has come from outside.
@@ -167,12 +176,13 @@ pub enum Encoding {
     Zstd,
     Same,
     Patch,
+    Ranges,
 }
 
 impl Encoding {
     /// Is what is stored other than the frame itself?
     pub fn is_packed(self) -> bool {
-        matches!(self, Self::Zstd | Self::Patch)
+        matches!(self, Self::Zstd | Self::Patch | Self::Ranges)
     }
 }
 
@@ -239,11 +249,11 @@ impl Page {
                     out.push(3);
                     out.extend(entry.hash);
                 }
-                Encoding::Zstd | Encoding::Patch => {
-                    out.push(if entry.encoding == Encoding::Zstd {
-                        2
-                    } else {
-                        4
+                Encoding::Zstd | Encoding::Patch | Encoding::Ranges => {
+                    out.push(match entry.encoding {
+                        Encoding::Zstd => 2,
+                        Encoding::Patch => 4,
+                        _ => 5,
                     });
                     out.extend(entry.stored.to_le_bytes());
                     out.extend(entry.stored_hash);
@@ -282,11 +292,13 @@ impl Page {
         let mut entries = Vec::with_capacity(count);
         for index in (first..).take(count) {
             let len = header.frame_len(index);
-            entries.push(match (take(1)?[0], &header.base) {
+            // A tree and a file are made from their bases in different ways.
+            let base = header.base.as_ref().map(|_| header.tree);
+            entries.push(match (take(1)?[0], base) {
                 (0, _) => Entry::ZERO,
                 (1, _) => Entry::raw(len, hash(take(32)?)),
-                (3, Some(_)) => Entry::same(hash(take(32)?)),
-                (kind @ 2, _) | (kind @ 4, Some(_)) => {
+                (3, Some(false)) => Entry::same(hash(take(32)?)),
+                (kind @ 2, _) | (kind @ 4, Some(false)) | (kind @ 5, Some(true)) => {
                     let stored = number(take(4)?);
                     // The source sends as it is what does not become smaller.
                     if stored == 0 || stored >= len {
@@ -295,7 +307,8 @@ impl Page {
                     Entry {
                         encoding: match kind {
                             2 => Encoding::Zstd,
-                            _ => Encoding::Patch,
+                            4 => Encoding::Patch,
+                            _ => Encoding::Ranges,
                         },
                         stored,
                         stored_hash: hash(take(32)?),

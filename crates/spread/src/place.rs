@@ -1,25 +1,32 @@
 //! Where a receiver puts files: the directory, and what is beside them while they come.
 //!
 //! ```text
-//! DIR/NAME                    whole and checked; appears by rename
+//! DIR/NAME                    whole and checked; appears by rename. A tree: a directory
+//! DIR/.spread/NAME.tree       a tree that is being unpacked; then, for a moment, NAME.old.ID: the version before
+//! DIR/.spread/NAME.headers    of the tree that is there: with its files, its stream again
 //! DIR/.spread/NAME.part       what has come; sparse
 //! DIR/.spread/NAME.spool      compressed frames, for children: number (u32), length (u32), bytes
 //! DIR/.spread/NAME.head       header and its signature of what is coming
 //! DIR/.spread/NAME.pages      the pages that have come
-//! DIR/.spread/NAME.manifest   of the file that is there, with NAME.manifest.minisig
+//! DIR/.spread/NAME.manifest   of the file that is there, with NAME.manifest.minisig and NAME.seen; with .new at the end
+//!                             while one version takes the place of the other
 //! ```
 
 use crate::blocks::Shared;
-use crate::manifest::{Encoding, FRAME, Hash, Header, hex, number};
+use crate::manifest::{Encoding, FRAME, Hash, Header, Id, hex, number};
 use crate::pull;
+use crate::seen::Seen;
 use crate::sign::Key;
 use crate::transfer::{Stock, Transfer};
+use crate::tree::Tree;
+use crate::unpack;
+use crate::unpacking::Target;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,9 +38,11 @@ pub struct Files {
     pub part: Arc<File>,
     pub spool: Arc<File>,
     /// The version that this is made from.
-    pub base: Option<File>,
+    pub base: Option<Old>,
     /// The file system cannot share bytes between files.
     unshared: AtomicBool,
+    id: Id,
+    tree: bool,
     lock: File,
 }
 
@@ -44,71 +53,55 @@ struct Head {
     signature: String,
 }
 
-/// What is remembered of a file that is whole: to know it again without reading it.
-#[derive(Serialize, Deserialize, PartialEq)]
-struct Seen {
-    size: u64,
-    modified: (i64, i64),
-    inode: u64,
-    content: String,
-}
-
-impl Seen {
-    fn of(file: &Path, content: &str) -> io::Result<Self> {
-        let data = std::fs::symlink_metadata(file)?;
-        Ok(Self {
-            size: data.size(),
-            modified: (data.mtime(), data.mtime_nsec()),
-            inode: data.ino(),
-            content: content.to_owned(),
-        })
-    }
-
-    /// What was remembered of the file of this name, if the file is still the same.
-    fn read(directory: &Path, name: &str) -> Option<Self> {
-        let text = std::fs::read(beside(directory, name, "seen")).ok()?;
-        let seen: Self = serde_json::from_slice(&text).ok()?;
-        let now = Self::of(&directory.join(name), &seen.content).ok()?;
-        (now == seen).then_some(seen)
-    }
-}
-
 /// A version that a new one can be made from.
 pub struct Base {
-    file: File,
-    /// Of each frame.
+    old: Old,
+    /// Of each frame of a file.
     hashes: Vec<Hash>,
 }
 
-/// The file with this content, if it is here.
-pub fn base(directory: &Path, content: &str) -> Option<Base> {
+pub enum Old {
+    File(File),
+    Tree(Tree),
+}
+
+/// The file with this content, or the tree, if it is here.
+pub fn base(directory: &Path, content: &str, tree: bool) -> Option<Base> {
     let entries = std::fs::read_dir(directory.join(".spread")).ok()?;
     for entry in entries.flatten() {
         let file = entry.file_name();
         let name = file.to_str().and_then(|name| name.strip_suffix(".seen"));
         let Some(name) = name else { continue };
-        if Seen::read(directory, name).is_some_and(|seen| seen.content == content) {
-            let manifest = std::fs::read(beside(directory, name, "manifest")).ok()?;
-            let hashes = pull::hashes(&manifest)?;
-            let file = File::open(directory.join(name)).ok()?;
-            return Some(Base { file, hashes });
+        let wanted = |seen: &Seen| seen.content == content && seen.tree.is_some() == tree;
+        if Seen::read(directory, name, wanted).is_none() {
+            continue;
         }
+        let read = |what: &str| std::fs::read(beside(directory, name, what));
+        if tree {
+            let old = Tree::of_headers(&directory.join(name), &read("headers").ok()?).ok()?;
+            let (old, hashes) = (Old::Tree(old), Vec::new());
+            return Some(Base { old, hashes });
+        }
+        let hashes = pull::hashes(&read("manifest").ok()?)?;
+        let old = Old::File(File::open(directory.join(name)).ok()?);
+        return Some(Base { old, hashes });
     }
     None
 }
 
-fn beside(directory: &Path, name: &str, what: &str) -> PathBuf {
+pub(crate) fn beside(directory: &Path, name: &str, what: &str) -> PathBuf {
     directory.join(".spread").join(format!("{name}.{what}"))
 }
 
 /// The header of the file of this name that is whole here, and whether the file is still as it came.
 pub fn there(directory: &Path, name: &str) -> Option<(Header, bool)> {
+    let seen = Seen::read(directory, name, |_| true);
     let mut file = File::open(beside(directory, name, "manifest")).ok()?;
     let mut start = vec![0; 4096];
     let count = file.read(&mut start).ok()?;
     let line = start[..count].split(|b| *b == b'\n').next()?;
     let header = Header::read(std::str::from_utf8(line).ok()?).ok()?;
-    Some((header, Seen::read(directory, name).is_some()))
+    Some((header, seen.is_some()))
 }
 
 impl Files {
@@ -151,6 +144,7 @@ impl Files {
                 let _ = std::fs::remove_file(beside(directory, name, what));
             }
         }
+        sweep(directory, name);
         let part = Arc::new(open("part")?);
         let spool = Arc::new(open("spool")?);
         part.set_len(header.size)?;
@@ -166,7 +160,7 @@ impl Files {
             spool: spool.clone(),
         };
         let transfer = Transfer::new(header.clone(), line.to_owned(), signature.to_owned(), stock);
-        let (base, hashes) = base.map(|base| (base.file, base.hashes)).unzip();
+        let (base, hashes) = base.map(|base| (base.old, base.hashes)).unzip();
         let transfer = transfer.on(hashes.unwrap_or_default());
         let files = Self {
             directory: directory.to_owned(),
@@ -175,6 +169,8 @@ impl Files {
             spool,
             base,
             unshared: AtomicBool::new(false),
+            id: header.id,
+            tree: header.tree,
             lock,
         };
         let spool_end = match resumed {
@@ -293,27 +289,15 @@ impl Files {
 
     /// Writes bytes into a place that is zeros; leaves out blocks that are.
     pub fn write_sparse(&self, start: u64, bytes: &[u8]) -> io::Result<()> {
-        const BLOCK: usize = 4096;
-        let mut begin = 0;
-        while begin < bytes.len() {
-            let zeros = bytes[begin..]
-                .chunks(BLOCK)
-                .take_while(|block| is_zero(block))
-                .count();
-            begin += zeros * BLOCK;
-            if begin >= bytes.len() {
-                break;
-            }
-            let blocks = bytes[begin..].chunks(BLOCK);
-            let data: usize = blocks
-                .take_while(|block| !is_zero(block))
-                .map(<[u8]>::len)
-                .sum();
-            self.part
-                .write_all_at(&bytes[begin..begin + data], start + begin as u64)?;
-            begin += data;
+        write_sparse(&self.part, start, bytes)
+    }
+
+    /// Where a tree is unpacked.
+    pub fn unpacked(&self) -> Target {
+        Target {
+            tree: beside(&self.directory, &self.name, "tree"),
+            headers: beside(&self.directory, &self.name, "headers.new"),
         }
-        Ok(())
     }
 
     /// Writes a frame, of which these parts are in the base.
@@ -335,7 +319,7 @@ impl Files {
             return Ok(());
         }
         let mut bytes = vec![0; len as usize];
-        if let Some(base) = &self.base {
+        if let Some(Old::File(base)) = &self.base {
             base.read_exact_at(&mut bytes, at)?;
         }
         self.write_sparse(at, &bytes)
@@ -343,7 +327,7 @@ impl Files {
 
     /// Lets a part of the base be a part of this file, too, without a copy. `false`: the file system cannot.
     fn share(&self, from: u64, at: u64, len: u64) -> io::Result<bool> {
-        let Some(base) = self.base.as_ref() else {
+        let Some(Old::File(base)) = &self.base else {
             return Ok(false);
         };
         if self.unshared.load(Ordering::Relaxed) {
@@ -372,35 +356,104 @@ impl Files {
         };
         let of = |what: &str| beside(&self.directory, &self.name, what);
         let target = self.directory.join(&self.name);
+        let made = of(if self.tree { "tree" } else { "part" });
         let sync = |directory: &Path| File::open(directory)?.sync_all();
         let prove = || {
-            self.part.sync_all()?;
+            // A tree is on the disk when it is unpacked.
+            if !self.tree {
+                self.part.sync_all()?;
+            }
             let manifest = pull::manifest(transfer).map_err(io::Error::other)?;
-            let seen = Seen::of(&of("part"), &hex(&transfer.content()))?;
+            let seen = Seen::of(&made, &hex(&transfer.content()))?;
             write_whole(&of("manifest.minisig.new"), seal.as_bytes())?;
             write_whole(&of("manifest.new"), &manifest)?;
             write_whole(&of("seen.new"), &serde_json::to_vec(&seen)?)?;
             sync(&self.directory.join(".spread"))
         };
         let name = || {
-            std::fs::rename(of("part"), &target)?;
+            if unpack::exchange(&made, &target)? {
+                let old = unpack::aside(&of("old"), self.id);
+                std::fs::rename(&made, &old)?;
+                // Nobody has to wait for it; what is left is removed the next time.
+                std::thread::spawn(move || unpack::remove(&old));
+            }
             sync(&self.directory)
         };
         let rename = |what: &str| std::fs::rename(of(&format!("{what}.new")), of(what));
-        let all: [&dyn Fn() -> io::Result<()>; 6] = [
+        let all: [&dyn Fn() -> io::Result<()>; 7] = [
             &prove,
             &name,
+            &|| match self.tree {
+                true => rename("headers"),
+                false => {
+                    remove(&self.directory, &self.name, &["headers"]);
+                    Ok(())
+                }
+            },
             &|| rename("manifest.minisig"),
             &|| rename("manifest"),
             &|| rename("seen"),
             &|| {
                 remove(&self.directory, &self.name, &["pages", "spool", "head"]);
+                if self.tree {
+                    self.free(transfer)?;
+                }
                 sync(&self.directory.join(".spread"))?;
                 Ok(flock(&self.lock, FlockOperation::Unlock)?)
             },
         ];
         all.iter().take(steps).try_for_each(|step| step())
     }
+
+    /// Of a tree's stream only those frames are kept that children get from there.
+    fn free(&self, transfer: &Transfer) -> io::Result<()> {
+        remove(&self.directory, &self.name, &["part"]);
+        let packed = |index: &u32| {
+            let entry = transfer.entry(*index);
+            entry.is_some_and(|entry| entry.encoding.is_packed())
+        };
+        (0..transfer.header.frames())
+            .filter(packed)
+            .try_for_each(|index| self.clear(index))
+    }
+}
+
+/// Removes what was left of trees by those who were killed.
+fn sweep(directory: &Path, name: &str) {
+    let _ = unpack::remove(&beside(directory, name, "tree"));
+    let old = format!("{name}.old.");
+    let entries = std::fs::read_dir(directory.join(".spread"));
+    for entry in entries.into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let id = file.to_str().and_then(|file| file.strip_prefix(&old));
+        if id.is_some_and(|id| id.parse::<Id>().is_ok()) {
+            let _ = unpack::remove(&entry.path());
+        }
+    }
+}
+
+/// Writes into a place of a file that is zeros; leaves out blocks that are.
+pub(crate) fn write_sparse(file: &File, start: u64, bytes: &[u8]) -> io::Result<()> {
+    const BLOCK: usize = 4096;
+    let mut begin = 0;
+    while begin < bytes.len() {
+        let zeros = bytes[begin..]
+            .chunks(BLOCK)
+            .take_while(|block| is_zero(block))
+            .count();
+        begin += zeros * BLOCK;
+        if begin >= bytes.len() {
+            break;
+        }
+        let blocks = bytes[begin..].chunks(BLOCK);
+        let data: usize = blocks
+            .take_while(|block| !is_zero(block))
+            .map(<[u8]>::len)
+            .sum();
+        file.write_all_at(&bytes[begin..begin + data], start + begin as u64)?;
+        begin += data;
+    }
+    Ok(())
 }
 
 fn remove(directory: &Path, name: &str, what: &[&str]) {
@@ -418,7 +471,7 @@ fn settle(directory: &Path, name: &str) {
     let named = seen.is_some_and(|seen| {
         Seen::of(&directory.join(name), &seen.content).is_ok_and(|now| now == seen)
     });
-    for what in ["manifest.minisig", "manifest", "seen"] {
+    for what in ["headers", "manifest.minisig", "manifest", "seen"] {
         match named {
             true => drop(std::fs::rename(new(what), beside(directory, name, what))),
             false => drop(std::fs::remove_file(new(what))),
@@ -429,7 +482,7 @@ fn settle(directory: &Path, name: &str) {
     let coming = head.and_then(|head| Header::read(&head.header).ok());
     let is_here = |(here, same): (Header, bool)| same && coming.is_some_and(|c| c.id == here.id);
     if there(directory, name).is_some_and(is_here) {
-        remove(directory, name, &["pages", "spool", "head"]);
+        remove(directory, name, &["part", "pages", "spool", "head"]);
     }
 }
 

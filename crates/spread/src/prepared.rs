@@ -5,12 +5,15 @@
 //! DIR/ID/head.json   header, signatures, and what the file looked like
 //! DIR/ID/pages       the pages, each after its length (u32)
 //! DIR/ID/spool       the compressed frames, each after its number and its length (u32)
-//! DIR/ID/blocks      a hash of each block of 4 KiB: what the next version may have in common with it
+//! DIR/ID/blocks      a hash of each block of 4 KiB: what the next version may have in common with it; of a
+//!                    tree length and hash of each chunk
 //! DIR/*.half/        one that is being made, by whoever has its lock
 //! ```
 
-use crate::blocks::{BLOCK, Base};
-use crate::manifest::{Bad, Header, Id, Page, content, number};
+use crate::blocks::{self, BLOCK};
+use crate::chunks;
+use crate::content::Content;
+use crate::manifest::{Bad, Hash, Header, Id, Page, content, hex, number};
 use crate::place::write_whole;
 use crate::pull::split_page;
 use crate::transfer::{Stock, Transfer};
@@ -36,6 +39,9 @@ pub struct Stamp {
     inode: (u64, u64),
     modified: (i64, i64),
     changed: (i64, i64),
+    /// Of all that is in a tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tree: Option<String>,
 }
 
 impl Stamp {
@@ -46,7 +52,14 @@ impl Stamp {
             inode: (data.dev(), data.ino()),
             modified: (data.mtime(), data.mtime_nsec()),
             changed: (data.ctime(), data.ctime_nsec()),
+            tree: None,
         })
+    }
+
+    /// The same, with what is below this directory.
+    pub fn of_tree(self, digest: &Hash) -> Self {
+        let tree = Some(hex(digest));
+        Self { tree, ..self }
     }
 
     /// What somebody has done to the bytes of this file since. That it has another name, or none, is nothing to them.
@@ -95,13 +108,23 @@ fn known(directory: &Path, key: &str) -> Vec<Known> {
     all
 }
 
+/// A version that hosts may have.
+pub enum Base {
+    File(blocks::Base),
+    Tree(chunks::Base),
+}
+
 /// The newest version of this name that is another one than this file is now.
-pub fn base(directory: &Path, name: &str, source: &File, key: &str) -> Option<Base> {
-    let now = Stamp::of(source).ok()?;
+pub fn base(directory: &Path, name: &str, source: &Content, key: &str) -> Option<Base> {
+    let now = source.stamp().ok()?;
     let all = known(directory, key);
     let known = all
         .into_iter()
         .find(|known| known.header.name == name && known.head.stamp != now)?;
+    // A file is not made from a tree, nor the other way around.
+    if known.header.tree != source.is_tree() {
+        return None;
+    }
     let pages = std::fs::read(known.directory.join("pages")).ok()?;
     let mut frames = Vec::new();
     let mut rest = pages.as_slice();
@@ -112,9 +135,12 @@ pub fn base(directory: &Path, name: &str, source: &File, key: &str) -> Option<Ba
         rest = after;
     }
     let blocks = std::fs::read(known.directory.join("blocks")).ok()?;
-    let blocks = blocks.as_chunks::<{ crate::blocks::KEPT }>().0.to_vec();
     let content = content(known.header.size, frames.iter().copied());
-    Some(Base::new(content, frames, blocks))
+    if source.is_tree() {
+        return Some(Base::Tree(chunks::Base::new(content, &blocks)));
+    }
+    let blocks = blocks.as_chunks::<{ crate::blocks::KEPT }>().0.to_vec();
+    Some(Base::File(blocks::Base::new(content, frames, blocks)))
 }
 
 /// The transfer of a file as it was made before, if the file is still the same and the key, too. `from_base`: one that
@@ -122,11 +148,11 @@ pub fn base(directory: &Path, name: &str, source: &File, key: &str) -> Option<Ba
 pub fn load(
     directory: &Path,
     name: &str,
-    source: &Arc<File>,
+    source: &Content,
     key: &str,
     from_base: bool,
 ) -> Option<Transfer> {
-    let now = Stamp::of(source).ok()?;
+    let now = source.stamp().ok()?;
     let found = known(directory, key).into_iter().find(|known| {
         known.header.name == name
             && known.head.stamp == now
@@ -138,7 +164,7 @@ pub fn load(
         header,
     } = found?;
     let stock = Stock {
-        file: source.clone(),
+        file: source.handle().ok()?,
         spool: Arc::new(File::open(place.join("spool")).ok()?),
     };
     let spool = stock.spool.clone();
@@ -163,7 +189,7 @@ pub fn load(
     for index in 0..frames {
         let entry = transfer.entry(index)?;
         let spooled = match entry.encoding {
-            packed if packed.is_packed() => {
+            packed if packed.is_packed() || (source.is_tree() && entry.stored > 0) => {
                 spool.read_exact_at(&mut record, at).ok()?;
                 if (number(&record[..4]), number(&record[4..])) != (index, entry.stored) {
                     return None;
@@ -234,13 +260,13 @@ impl Half {
         Ok(at)
     }
 
-    /// Is the file still what it was when this was begun? If not, why not.
-    pub fn difference(&self, source: &File) -> io::Result<Option<String>> {
-        self.stamp.difference(source)
+    /// Is the file still what it was when this was begun? The error says what is not.
+    pub fn same(&self, source: &Content) -> Result<(), Bad> {
+        source.same(&self.stamp)
     }
 
     /// Remembers it, now that all of it is made.
-    pub fn keep(self, transfer: &Transfer, key: &str) -> Result<(), Bad> {
+    pub fn keep(self, transfer: &Transfer, source: &Content, key: &str) -> Result<(), Bad> {
         let seal = transfer.sealed().unwrap_or_default().to_string();
         let head = Head {
             header: transfer.line.clone(),
@@ -256,6 +282,11 @@ impl Half {
         }
         let write = || {
             write_whole(&self.half.join("pages"), &pages)?;
+            if let Content::Tree(tree) = source {
+                self.hashes.set_len(0)?;
+                let chunks = chunks::write(chunks::chunks(tree)?);
+                self.hashes.write_all_at(&chunks, 0)?;
+            }
             self.hashes.sync_all()?;
             write_whole(&self.half.join("head.json"), &serde_json::to_vec(&head)?)?;
             std::fs::remove_file(self.half.join("lock"))?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
 /// A first line that takes longer is none.
@@ -230,7 +230,7 @@ type Lines = wire::Lines<BufReader<ReadHalf<Stream>>>;
 /// Looks at an offer, and takes it. An error is a refusal.
 async fn offered(
     hub: &Arc<Hub>,
-    mut lines: Lines,
+    lines: Lines,
     writer: &mut WriteHalf<Stream>,
     offer: &Offer,
     from: SocketAddr,
@@ -259,25 +259,24 @@ async fn offered(
     };
     let directory = hub.options.into.clone();
     let target = directory.join(&header.name);
-    if std::fs::symlink_metadata(&target).is_ok_and(|data| data.is_dir()) {
+    let there = {
+        let (directory, name) = (directory.clone(), header.name.clone());
+        let there = spawn_blocking(move || {
+            let begin = Instant::now();
+            while !place::recover(&directory, &name) && begin.elapsed() < BUSY {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            place::there(&directory, &name)
+        });
+        looking(writer, there).await??
+    };
+    // Not even to be replaced: there may be more in it than somebody thinks of.
+    if there.is_none() && std::fs::symlink_metadata(&target).is_ok_and(|data| data.is_dir()) {
         return refuse(&header.name, format!("{} is a directory", target.display()));
     }
-    let begin = Instant::now();
-    while !place::recover(&directory, &header.name) && begin.elapsed() < BUSY {
-        sleep(Duration::from_millis(10)).await;
-    }
-    let there = place::there(&directory, &header.name);
     match &there {
         Some((old, true)) if old.id == header.id => {
-            let frames = header.frames();
-            let gives = Some(hub.transfer(header.id).is_some_and(|t| t.complete()));
-            wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
-            wire::write_line(writer, &FromReceiver::Done).await?;
-            // As long as the connection is there, the source knows that this host is.
-            while let Ok(Some(ToReceiver::Parents(_) | ToReceiver::Certificates(_))) =
-                lines.next().await
-            {}
-            return Ok(());
+            return has_it(hub, &header, lines, writer).await;
         }
         _ if offer.ask => return Err(io::Error::other("it does not have it")),
         Some((old, true)) if old.created > header.created => {
@@ -331,27 +330,20 @@ async fn offered(
         };
         coming.insert(header.name.clone(), comes);
     }
-    if let Some(base) = &header.base
-        && place::base(&directory, base).is_none()
-    {
-        hub.forget(&header.name, &ended);
-        wire::write_line(writer, &FromReceiver::NoBase).await?;
-        return Ok(());
-    }
-    let opened = open(&directory, &header, offer, &key).await;
-    let session = match opened {
+    let opened = looking(writer, open(&directory, &header, offer, &key)).await;
+    let session = match opened.and_then(|opened| opened) {
         // While this waited, what was displaced came to its end.
-        Ok(None) => {
+        Ok(Opened::Whole) => {
             hub.forget(&header.name, &ended);
-            let frames = header.frames();
-            let gives = Some(hub.transfer(header.id).is_some_and(|t| t.complete()));
-            wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
-            wire::write_line(writer, &FromReceiver::Done).await?;
-            while let Ok(Some(ToReceiver::Parents(_))) = lines.next().await {}
+            return has_it(hub, &header, lines, writer).await;
+        }
+        Ok(Opened::NoBase) => {
+            hub.forget(&header.name, &ended);
+            wire::write_line(writer, &FromReceiver::NoBase).await?;
             return Ok(());
         }
-        Ok(Some((files, transfer, spool_end))) => {
-            Session::new(transfer, files, spool_end, Trust::new(key, hub.door()))
+        Ok(Opened::Files(files, transfer, end)) => {
+            Session::new(transfer, *files, end, Trust::new(key, hub.door()))
         }
         Err(e) => Err(e),
     };
@@ -396,13 +388,48 @@ async fn offered(
     Ok(())
 }
 
-/// Opens the files; what was displaced may take a moment to let go of them. `None`: it is there by now.
-async fn open(
-    directory: &Path,
+/// Says that all of it is here, and stays until the source ends it.
+async fn has_it(
+    hub: &Hub,
     header: &Header,
-    offer: &Offer,
-    key: &Key,
-) -> io::Result<Option<(Files, Arc<Transfer>, u64)>> {
+    mut lines: Lines,
+    writer: &mut WriteHalf<Stream>,
+) -> io::Result<()> {
+    let frames = header.frames();
+    let gives = Some(hub.transfer(header.id).is_some_and(|t| t.complete()));
+    wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
+    wire::write_line(writer, &FromReceiver::Done).await?;
+    // As long as the connection is there, the source knows that this host is.
+    while let Ok(Some(ToReceiver::Parents(_) | ToReceiver::Certificates(_))) = lines.next().await {}
+    Ok(())
+}
+
+/// Lets the source know that this is being worked at: it may take a while.
+async fn looking<T>(
+    writer: &mut WriteHalf<Stream>,
+    work: impl Future<Output = T>,
+) -> io::Result<T> {
+    tokio::pin!(work);
+    let mut beats = interval_at(Instant::now() + REPORT, REPORT);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            _ = beats.tick() => wire::write_line(writer, &FromReceiver::Looking).await?,
+        }
+    }
+}
+
+/// What there is to receive a transfer with.
+enum Opened {
+    Files(Box<Files>, Arc<Transfer>, u64),
+    /// It is there by now.
+    Whole,
+    /// What it is made from is not here.
+    NoBase,
+}
+
+/// Opens the files; what was displaced may take a moment to let go of them.
+async fn open(directory: &Path, header: &Header, offer: &Offer, key: &Key) -> io::Result<Opened> {
     let begin = Instant::now();
     loop {
         let (directory, header, offer, key) = (
@@ -411,13 +438,19 @@ async fn open(
             offer.clone(),
             key.clone(),
         );
-        let opened = tokio::task::spawn_blocking(move || {
-            let base = header.base.as_ref();
-            let base = base.and_then(|base| place::base(&directory, base));
+        let opened = spawn_blocking(move || {
+            let base = match &header.base {
+                None => None,
+                Some(base) => match place::base(&directory, base, header.tree) {
+                    None => return Ok(Opened::NoBase),
+                    base => base,
+                },
+            };
             let (line, signature) = (&offer.header, &offer.signature);
             match Files::open(&directory, &header, line, signature, &key, base) {
-                Err(e) if place::is_there(&e) => Ok(None),
-                other => other.map(Some),
+                Err(e) if place::is_there(&e) => Ok(Opened::Whole),
+                other => other
+                    .map(|(files, transfer, end)| Opened::Files(Box::new(files), transfer, end)),
             }
         });
         match opened.await? {
@@ -534,6 +567,11 @@ impl Session {
                 }
                 Some(news) = self.news.recv() => match news {
                     News::Bad(index) => mender.add(index, *self.parent.borrow()),
+                    // The source sends all of it then.
+                    News::Stuck(why) if why.kind() == io::ErrorKind::InvalidData && self.transfer.header.base.is_some() => {
+                        let _ = wire::write_line(writer, &FromReceiver::NoBase).await;
+                        return Err(why.to_string());
+                    }
                     News::Stuck(why) => {
                         let reason = place::why_stuck(&why, directory, &self.transfer);
                         let _ = say.send(FromReceiver::Failed { reason });

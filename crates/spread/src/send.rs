@@ -348,13 +348,15 @@ impl Link {
                         _ => GONE,
                     };
                     let accepts = matches!(line, FromReceiver::Accept { .. });
-                    let ends = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::NoBase);
-                    // First it accepts, and once.
-                    let fails = matches!(line, FromReceiver::Failed { .. });
-                    if accepted && (accepts || ends) || !(accepted || accepts || ends || fails) {
+                    let looks = line == FromReceiver::Looking;
+                    let refuses = matches!(line, FromReceiver::Refuse { .. });
+                    // First it looks, then it accepts, and once. That a tree is no base may show later.
+                    let fails = matches!(line, FromReceiver::Failed { .. } | FromReceiver::NoBase);
+                    let early = accepts || refuses || looks;
+                    if accepted && early || !(accepted || early || fails) {
                         return Err(io::Error::other("it does not keep to the protocol"));
                     }
-                    accepted = true;
+                    accepted |= accepts;
                     let last = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::NoBase | FromReceiver::Failed { .. });
                     let _ = self.say.send((self.host, Said::Line(line)));
                     if last {
@@ -432,7 +434,13 @@ impl Leader {
             if !needy.iter().any(|host| open(host.state)) || self.transfer.failed().is_some() {
                 break;
             }
-            if needy.iter().any(|host| host.state == State::Receiving) {
+            let mut known = needy.iter().zip(&self.standing);
+            let at_work = known.any(|(host, standing)| match host.state {
+                State::Receiving => true,
+                State::Away => standing.is_looking(Instant::now()),
+                _ => false,
+            });
+            if at_work {
                 idle = None;
             } else if idle.get_or_insert_with(Instant::now).elapsed() > self.patience {
                 break;
@@ -493,6 +501,7 @@ impl Leader {
 
     fn line(&mut self, host: usize, line: FromReceiver, now: f64) {
         match line {
+            FromReceiver::Looking => self.standing[host].looks(Instant::now()),
             FromReceiver::Accept { frames, gives } => {
                 if now > 1.0 {
                     self.note(host, format!("joined with {frames} frames"));
@@ -519,7 +528,10 @@ impl Leader {
                 self.hosts[host].state = State::Refused;
                 self.note(host, reason);
             }
-            FromReceiver::NoBase => self.hosts[host].state = State::NoBase,
+            FromReceiver::NoBase => {
+                self.chains.leave(host);
+                self.hosts[host].state = State::NoBase;
+            }
             FromReceiver::Report(report) => self.report(host, &report),
             FromReceiver::Lost { parent, why } => {
                 self.note(host, format!("left {}: {why}", self.name(parent)));

@@ -1,7 +1,9 @@
 //! A file is made into a transfer: read, looked at for zeros, hashed, compressed, signed; a little ahead of the
 //! furthest child, and no more.
 
-use crate::blocks::{BLOCK, Base, BlockHash, Blocks, Change};
+use crate::blocks::{BLOCK, BlockHash, Blocks, Change};
+use crate::chunks::{self, Ranges};
+use crate::content::Content;
 use crate::manifest::{Bad, Encoding, Entry, FRAME, Hash, Header, Id, Page, hex};
 use crate::place::is_zero;
 use crate::prepared::{self, Half, Stamp};
@@ -12,7 +14,7 @@ use rustix::fs::SeekFrom;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
@@ -54,7 +56,7 @@ pub enum Wrong {
         what: &'static str,
         why: io::Error,
     },
-    #[error("{} is not a file", .0.display())]
+    #[error("{} is neither a file nor a tree of files", .0.display())]
     NotAFile(PathBuf),
     #[error(transparent)]
     Bad(#[from] Bad),
@@ -91,10 +93,15 @@ impl Drop for Source {
 /// Looks at a file as long as it is sent, because frames are sent from it also after all of them were made.
 fn guard(
     transfer: Arc<Transfer>,
-    file: Arc<File>,
+    source: &Content,
     stamp: Stamp,
-) -> (mpsc::Sender<()>, JoinHandle<()>) {
+) -> (mpsc::Sender<()>, Option<JoinHandle<()>>) {
     let (guarded, ended) = mpsc::channel();
+    // Frames of a tree are sent from what is remembered.
+    let Content::File(file) = source else {
+        return (guarded, None);
+    };
+    let file = file.clone();
     let thread = std::thread::spawn(move || {
         while ended.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
             match stamp.difference(&file) {
@@ -104,14 +111,15 @@ fn guard(
             }
         }
     });
-    (guarded, thread)
+    (guarded, Some(thread))
 }
 
-fn changed(how: &str) -> String {
+pub(crate) fn changed(how: &str) -> String {
     format!("the file was changed while it was sent: {how}")
 }
 
-/// Makes a transfer of a file, and starts to fill it; or finds the one that was made before of the same.
+/// Makes a transfer of a file, or of a tree of files, and starts to fill it; or finds the one that was made before of the
+/// same.
 ///
 /// `name`: what it is called at the receivers. `memory`: the directory where the source remembers what it has made; it
 /// may be missing. `threads`: how many compress. `from`: make it from the newest other version of that name that is
@@ -131,32 +139,24 @@ pub fn open(
             why,
         }
     };
-    // Not to wait for who opens the other end of a pipe.
-    let source = File::options()
-        .read(true)
-        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32)
-        .open(file)
-        .map_err(wrong("opened"))?;
-    if !source.metadata().map_err(wrong("read"))?.is_file() {
-        return Err(Wrong::NotAFile(file.to_owned()));
-    }
-    let stamp = Stamp::of(&source).map_err(wrong("read"))?;
-    let size = source.metadata().map_err(wrong("read"))?.len();
-    let source = Arc::new(source);
+    let source = Content::open(file).map_err(wrong("opened"))?;
+    let source = source.ok_or_else(|| Wrong::NotAFile(file.to_owned()))?;
+    let stamp = source.stamp().map_err(wrong("read"))?;
+    let size = source.size().map_err(wrong("read"))?;
     let key = signer.key().to_string();
     if let Some(transfer) = prepared::load(memory, name, &source, &key, from == From::Version) {
         let transfer = Arc::new(transfer);
-        let (guarded, thread) = guard(transfer.clone(), source, stamp);
+        let (guarded, thread) = guard(transfer.clone(), &source, stamp);
         return Ok(Some(Source {
             transfer,
-            threads: vec![thread],
+            threads: thread.into_iter().collect(),
             guarded: Some(guarded),
         }));
     }
     let base = match from {
         From::Nothing => None,
         From::Version => match prepared::base(memory, name, &source, &key) {
-            Some(base) => Some(base),
+            Some(base) => Some(Old::new(base, &source).map_err(wrong("read"))?),
             None => return Ok(None),
         },
     };
@@ -166,8 +166,8 @@ pub fn open(
         .as_nanos() as u64;
     let mut id = [0; 16];
     fill_random(&mut id).map_err(wrong("given an id"))?;
-    let content = base.as_ref().map(|base| hex(&base.content));
-    let header = Header::new(Id(id), name, size, created, content)?;
+    let content = base.as_ref().map(|base| hex(&base.content()));
+    let header = Header::new(Id(id), name, size, created, content)?.of_tree(source.is_tree());
     let line = header.line()?;
     let proof = signer.sign(line.as_bytes(), "oscarv spread: header")?;
     let half = Half::new(memory, Id(id), stamp.clone()).map_err(|why| Wrong::File {
@@ -176,13 +176,13 @@ pub fn open(
         why,
     })?;
     let stock = Stock {
-        file: source,
+        file: source.handle().map_err(wrong("read"))?,
         spool: half.spool.clone(),
     };
     let transfer = Arc::new(Transfer::new(header, line, proof, stock.clone()));
     let maker = Arc::new(Maker {
         transfer: transfer.clone(),
-        stock,
+        source,
         next: AtomicU32::new(0),
         level: AtomicI32::new(FIRST_LEVEL),
         mood: Mutex::default(),
@@ -192,8 +192,8 @@ pub fn open(
         blocks: Blocks(signer.seed()),
         hashes: half.hashes.clone(),
     });
-    let (guarded, thread) = guard(transfer.clone(), maker.stock.file.clone(), stamp);
-    let mut running = vec![thread];
+    let (guarded, thread) = guard(transfer.clone(), &maker.source, stamp);
+    let mut running = Vec::from_iter(thread);
     for _ in 0..threads.max(1) {
         let maker = maker.clone();
         running.push(std::thread::spawn(move || {
@@ -221,17 +221,45 @@ pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {
 
 struct Maker {
     transfer: Arc<Transfer>,
-    stock: Stock,
+    source: Content,
     next: AtomicU32,
     /// Index into [`LEVELS`].
     level: AtomicI32,
     mood: Mutex<Mood>,
     ready: Mutex<BTreeMap<u32, io::Result<Made>>>,
     came: Condvar,
-    base: Option<Base>,
+    base: Option<Old>,
     blocks: Blocks,
-    /// Hashes of all blocks, for the next version.
+    /// Hashes of all blocks, for the next version; not of a tree.
     hashes: Arc<File>,
+}
+
+/// The version that this is made from.
+enum Old {
+    File(crate::blocks::Base),
+    Tree(Ranges),
+}
+
+impl Old {
+    /// Of a tree, all of the new one is read for it.
+    fn new(base: prepared::Base, source: &Content) -> io::Result<Self> {
+        Ok(match (base, source) {
+            (prepared::Base::Tree(base), Content::Tree(tree)) => {
+                Self::Tree(Ranges::new(&base, chunks::chunks(tree)?))
+            }
+            (prepared::Base::File(base), _) => Self::File(base),
+            (prepared::Base::Tree(_), Content::File(_)) => {
+                return Err(io::Error::other("a file is not made from a tree"));
+            }
+        })
+    }
+
+    fn content(&self) -> Hash {
+        match self {
+            Self::File(base) => base.content,
+            Self::Tree(ranges) => ranges.content,
+        }
+    }
 }
 
 /// How often makers had to wait for the network, and it for them.
@@ -243,7 +271,7 @@ struct Mood {
 
 struct Made {
     entry: Entry,
-    /// Of a compressed frame; others are in the file.
+    /// Of a compressed frame, and of a tree's; others are in the file.
     packed: Vec<u8>,
 }
 
@@ -302,7 +330,7 @@ impl Maker {
         let start = u64::from(index) * u64::from(FRAME);
         let len = self.transfer.header.frame_len(index);
         let made = |entry, packed| Ok(Made { entry, packed });
-        if is_hole(&self.stock.file, start, len) {
+        if self.source.is_hole(start, len) {
             return made(Entry::ZERO, Vec::new());
         }
         let bytes = &mut room[..len as usize];
@@ -312,7 +340,10 @@ impl Maker {
         };
         let hashes = &hashes[..bytes.len().div_ceil(BLOCK)];
         let at = start / BLOCK as u64 * crate::blocks::KEPT as u64;
-        self.hashes.write_all_at(hashes.as_flattened(), at)?;
+        let is_tree = self.source.is_tree();
+        if !is_tree {
+            self.hashes.write_all_at(hashes.as_flattened(), at)?;
+        }
         let packed = |encoding, packed: Vec<u8>| {
             let entry = Entry {
                 encoding,
@@ -322,8 +353,8 @@ impl Maker {
             };
             made(entry, packed)
         };
-        if let Some(base) = &self.base {
-            match base.change(index, bytes, hashes) {
+        match &self.base {
+            Some(Old::File(base)) => match base.change(index, bytes, hashes) {
                 Change::None => {
                     return made(Entry::same(base.frames[index as usize]), Vec::new());
                 }
@@ -332,16 +363,26 @@ impl Maker {
                         return packed(Encoding::Patch, patch);
                     }
                 }
+            },
+            Some(Old::Tree(ranges)) => {
+                if let Some(patch) = ranges.patch(index, bytes)
+                    && let Some(patch) = packer.pack_patch(&patch, bytes.len())?
+                {
+                    return packed(Encoding::Ranges, patch);
+                }
             }
+            None => {}
         }
         let level = LEVELS[self.level.load(Ordering::Relaxed).max(0) as usize];
         match packer.pack(bytes, level)? {
             Some(bytes) => packed(Encoding::Zstd, bytes),
+            // A tree's stream is in no file that it could be sent from.
+            None if is_tree => made(Entry::raw(len, hash), bytes.to_vec()),
             None => made(Entry::raw(len, hash), Vec::new()),
         }
     }
 
-    /// Reads a frame and its hashes. `None`: it is all zeros.
+    /// Reads a frame, its hash, and those of its blocks, if it is a file's. `None`: it is all zeros.
     fn read(
         &self,
         start: u64,
@@ -353,12 +394,14 @@ impl Maker {
         for begin in (0..bytes.len()).step_by(STEP) {
             let end = bytes.len().min(begin + STEP);
             let step = &mut bytes[begin..end];
-            self.stock.file.read_exact_at(step, start + begin as u64)?;
+            self.source.read_exact_at(step, start + begin as u64)?;
             if is_empty && is_zero(step) {
                 continue;
             }
-            for (block, hash) in step.chunks(BLOCK).zip(&mut hashes[begin / BLOCK..]) {
-                *hash = self.blocks.hash(block);
+            if !self.source.is_tree() {
+                for (block, hash) in step.chunks(BLOCK).zip(&mut hashes[begin / BLOCK..]) {
+                    *hash = self.blocks.hash(block);
+                }
             }
             // Zeros are only hashed when something comes after them.
             let from = if is_empty { 0 } else { begin };
@@ -378,10 +421,12 @@ impl Maker {
                 match self.take(first + made.len() as u32, made.is_empty()) {
                     Some(Ok(one)) => made.push(one),
                     Some(Err(why)) => {
-                        // There is less of it than there was?
-                        let how = half.difference(&self.stock.file).ok().flatten();
-                        let why = how.map_or(format!("reading: {why}"), |how| changed(&how));
-                        return Err(Bad(why))?;
+                        // There is less of it than there was? Of a tree the error itself says so.
+                        let changed = match self.source.is_tree() {
+                            true => None,
+                            false => half.same(&self.source).err(),
+                        };
+                        return Err(changed.unwrap_or(Bad(format!("reading: {why}"))))?;
                     }
                     None if made.is_empty() => return Ok(()),
                     None => break,
@@ -399,7 +444,7 @@ impl Maker {
             self.transfer.add_page(&page, wire.into());
             for (index, made) in (first..).zip(made) {
                 let mut at = None;
-                if made.entry.encoding.is_packed() {
+                if !made.packed.is_empty() {
                     let spooled = half.spool(index, &made.packed);
                     at = Some(spooled.map_err(|why| Bad(format!("writing the spool: {why}")))?);
                 }
@@ -409,14 +454,11 @@ impl Maker {
             }
             first += page.entries.len() as u32;
         }
-        let how = half.difference(&self.stock.file);
-        if let Some(how) = how.map_err(|why| Bad(format!("reading: {why}")))? {
-            return Err(Bad(changed(&how)))?;
-        }
+        half.same(&self.source)?;
         let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer))?;
         self.transfer.seal(seal.into());
         // It is on its way; without being remembered it is made again the next time.
-        let _ = half.keep(&self.transfer, &signer.key().to_string());
+        let _ = half.keep(&self.transfer, &self.source, &signer.key().to_string());
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! Whether a host that takes part is still believed: one that only comes and goes, that nothing comes to, or that complains
-//! of others all the time, must not keep all of them waiting.
+//! Whether a host that takes part is still believed: one that only comes and goes, that looks at what it has and never
+//! answers, that nothing comes to, or that complains of others all the time, must not keep all of them waiting.
 
 use std::time::Duration;
 use tokio::time::Instant;
@@ -11,6 +11,10 @@ pub const STRIKES: u32 = 5;
 const STALLED: Duration = Duration::from_secs(120);
 const FINISHES: Duration = Duration::from_secs(900);
 
+/// A host looks at what it has for so long at most, and says so at least this often.
+const LOOKS: Duration = Duration::from_secs(900);
+const SAYS: Duration = Duration::from_millis(1500);
+
 /// Times that a host's word on others is taken in a transfer.
 const COMPLAINTS: u32 = 20;
 
@@ -20,6 +24,8 @@ pub struct Standing {
     /// What it has, and since when.
     progress: (u64, u32),
     since: Option<Instant>,
+    /// When it said first and last that it looks at what it has.
+    looking: Option<(Instant, Instant)>,
     /// It came and went without anything new.
     strikes: u32,
     /// Most frames that it had when it went.
@@ -34,6 +40,18 @@ impl Standing {
             self.progress = (received, frames);
             self.since = Some(now);
         }
+    }
+
+    /// It looks at what it has, and will answer.
+    pub fn looks(&mut self, now: Instant) {
+        self.looking = Some((self.looking.map_or(now, |(first, _)| first), now));
+    }
+
+    /// Is there still an answer to be waited for?
+    pub fn is_looking(&self, now: Instant) -> bool {
+        self.looking.is_some_and(|(first, last)| {
+            now.duration_since(last) < SAYS && now.duration_since(first) < LOOKS
+        })
     }
 
     /// Has nothing come to it for too long? `whole`: all is there, and its disk is at work.
@@ -84,5 +102,24 @@ mod tests {
         // Something has come: it counts anew.
         standing.heard(12, 2, begin);
         assert!(!standing.gone());
+    }
+
+    #[test]
+    fn who_looks_and_never_answers_is_not_waited_for_without_end() {
+        let begin = Instant::now();
+        let mut standing = Standing::default();
+        assert!(!standing.is_looking(begin));
+        let tenths = u32::try_from(LOOKS.as_millis() / 100).unwrap();
+        for tenth in 0..tenths {
+            let now = begin + Duration::from_millis(100) * tenth;
+            standing.looks(now);
+            assert!(standing.is_looking(now));
+        }
+        standing.looks(begin + LOOKS);
+        assert!(!standing.is_looking(begin + LOOKS));
+        // Who has become silent is not waited for either.
+        let mut standing = Standing::default();
+        standing.looks(begin);
+        assert!(!standing.is_looking(begin + SAYS));
     }
 }

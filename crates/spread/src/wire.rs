@@ -78,6 +78,8 @@ pub enum ToReceiver {
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FromReceiver {
+    /// It looks at what is here, and will answer. Said again and again until then.
+    Looking,
     Accept {
         /// Frames that are here from earlier.
         frames: u32,

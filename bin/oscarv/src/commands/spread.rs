@@ -161,15 +161,20 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
     }
 }
 
-/// The file that is meant, and what it is called.
+/// The file or directory that is meant, and what it is called.
 fn what(context: &Context, what: &Path) -> Result<(PathBuf, String)> {
     if what.exists() {
-        let name = what.file_name().unwrap_or_default().to_string_lossy();
+        // "." and ".." have names, too.
+        let named = match what.file_name() {
+            Some(_) => what.to_owned(),
+            None => what.canonicalize()?,
+        };
+        let name = named.file_name().unwrap_or_default().to_string_lossy();
         return Ok((what.to_owned(), name.into_owned()));
     }
     let text = what.to_string_lossy();
     if text.contains(['/', '.']) {
-        let message = format!("there is no file {}", what.display());
+        let message = format!("there is no file or directory {}", what.display());
         return Err(Failure::new(Code::NotFound, message).into());
     }
     let image = context.head()?.images().show(&text)?;

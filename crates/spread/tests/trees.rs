@@ -1,0 +1,472 @@
+//! Trees of files on receivers in the same process, over loopback.
+
+#![allow(clippy::unwrap_used)]
+
+use spread::limit::Limit;
+use spread::receive::{self, Options};
+use spread::send::{self, Host, State};
+use spread::sign::Signer;
+use spread::source::{self, From, Source};
+use std::collections::BTreeMap;
+use std::fs::{File, Permissions};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+struct Place {
+    dir: TempDir,
+    signer: Arc<Signer>,
+}
+
+/// Bytes that do not compress.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut out = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut out);
+    out
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            signer: Arc::new(Signer::new().unwrap()),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A tree with some of everything, and many MiB.
+    fn tree(&self, name: &str, mib: usize) -> PathBuf {
+        let top = self.path(name);
+        for directory in ["bin", "etc/deep/er", "usr/share/doc", "empty"] {
+            std::fs::create_dir_all(top.join(directory)).unwrap();
+        }
+        let write = |path: &str, bytes: &[u8], mode: u32| {
+            let path = top.join(path);
+            std::fs::write(&path, bytes).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        };
+        write("bin/su", &noise(1, 70_000), 0o4755);
+        write("etc/passwd", b"root:x:0:0::/:/bin/sh\n", 0o644);
+        write("etc/shadow", b"root:*:1::::::\n", 0o600);
+        write("etc/empty", b"", 0o444);
+        for number in 0..300 {
+            let len = (number * 37) % 3000;
+            let path = format!("usr/share/doc/{number}");
+            write(&path, &noise(number as u64, len), 0o644);
+        }
+        for number in 0..mib as u64 {
+            let path = format!("usr/library.{number}");
+            write(&path, &noise(1000 + number, 1 << 20), 0o755);
+        }
+        let long = format!("usr/share/doc/{}", "long".repeat(60));
+        write(&long, b"long", 0o640);
+        symlink("../bin/su", top.join("etc/link")).unwrap();
+        symlink("x".repeat(200), top.join("etc/deep/far")).unwrap();
+        std::fs::hard_link(top.join("bin/su"), top.join("bin/sudo")).unwrap();
+        let sparse = File::create(top.join("usr/sparse")).unwrap();
+        sparse.set_len(64 << 20).unwrap();
+        sparse.write_all_at(b"here", 40 << 20).unwrap();
+        let _ = rustix::fs::fsetxattr(
+            &sparse,
+            "user.note",
+            b"a\nb",
+            rustix::fs::XattrFlags::empty(),
+        );
+        let mode = rustix::fs::Mode::from_raw_mode(0o620);
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, top.join("etc/fifo"), fifo, mode, 0).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(top.join("etc/shadow"), Some(12), Some(42)).unwrap();
+            std::os::unix::fs::lchown(top.join("etc/link"), Some(7), Some(8)).unwrap();
+        }
+        let time = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789);
+        File::open(top.join("etc/passwd"))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        std::fs::set_permissions(top.join("etc/deep"), Permissions::from_mode(0o555)).unwrap();
+        File::open(top.join("etc/deep"))
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        File::open(&top).unwrap().set_modified(time).unwrap();
+        top
+    }
+
+    fn source(&self, tree: &Path, from: From) -> Option<Source> {
+        let memory = self.path("memory");
+        source::open(tree, "tree", self.signer.clone(), &memory, 2, from).unwrap()
+    }
+
+    fn options(&self, name: &str) -> Options {
+        Options {
+            into: self.path(name),
+            keys: vec![self.signer.key()],
+            replace: false,
+            tls: None,
+        }
+    }
+
+    async fn receiver(&self, name: &str) -> (String, SocketAddr, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = self.options(name);
+        let task = tokio::spawn(async move {
+            let told = |event| eprintln!("{event:?}");
+            receive::receive(listener, options, told).await.unwrap();
+        });
+        (name.to_owned(), address, task)
+    }
+
+    /// What is new to those who have the version before, all of it to the others: what the command does.
+    async fn send(&self, tree: &Path, hosts: &[(String, SocketAddr)]) -> Vec<Host> {
+        let mut done = Vec::new();
+        let mut open = hosts.to_vec();
+        for from in [From::Version, From::Nothing] {
+            let Some(source) = self.source(tree, from).filter(|_| !open.is_empty()) else {
+                continue;
+            };
+            let sent = send::send(source.transfer.clone(), options(open.clone(), None), |_| {});
+            let report = sent.await.unwrap();
+            let (none, some): (Vec<Host>, Vec<Host>) = report
+                .into_iter()
+                .partition(|host| host.state == State::NoBase);
+            done.extend(some);
+            open.retain(|(name, _)| none.iter().any(|host| host.name == *name));
+        }
+        done
+    }
+
+    fn there(&self, host: &str) -> PathBuf {
+        self.path(host).join("tree")
+    }
+
+    /// Nothing is left of what was on its way or was replaced.
+    async fn tidy(&self, host: &str) {
+        let beside = self.path(host).join(".spread");
+        let names = || {
+            let entries = std::fs::read_dir(&beside).unwrap().flatten();
+            let mut names: Vec<String> = entries
+                .map(|e| e.file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let wanted = ["headers", "lock", "manifest", "manifest.minisig", "seen"];
+        let wanted = wanted.map(|name| format!("tree.{name}"));
+        // What was replaced is removed by a thread that nobody waits for.
+        for _ in 0..1000 {
+            if names() == wanted {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(names(), wanted);
+    }
+}
+
+fn options(hosts: Vec<(String, SocketAddr)>, limit: Option<u64>) -> send::Options {
+    send::Options {
+        hosts,
+        chains: 1,
+        patience: Duration::from_millis(300),
+        limit: limit.map(Limit::new),
+        tls: None,
+    }
+}
+
+/// All that there is to know of a tree, by the standard library and not by what is tested.
+fn all_of(top: &Path) -> BTreeMap<PathBuf, String> {
+    fn look(
+        at: &Path,
+        top: &Path,
+        all: &mut BTreeMap<PathBuf, String>,
+        inodes: &mut Vec<(u64, PathBuf)>,
+    ) {
+        let data = at.symlink_metadata().unwrap();
+        let path = at.strip_prefix(top).unwrap().to_owned();
+        let kind = data.file_type();
+        let mut what = format!(
+            "{kind:?} {:o} {}:{} {}.{} links {} device {}",
+            data.mode(),
+            data.uid(),
+            data.gid(),
+            data.mtime(),
+            data.mtime_nsec(),
+            if data.is_dir() { 0 } else { data.nlink() },
+            data.rdev(),
+        );
+        if kind.is_symlink() {
+            what += &format!(" to {}", std::fs::read_link(at).unwrap().display());
+        } else if data.is_file() {
+            let first = inodes.iter().find(|(inode, _)| *inode == data.ino());
+            match first {
+                Some((_, first)) => what += &format!(" is {}", first.display()),
+                None => inodes.push((data.ino(), path.clone())),
+            }
+            what += &format!(" {}", blake3::hash(&std::fs::read(at).unwrap()));
+            let mut value = [0; 64];
+            if let Ok(len) = rustix::fs::lgetxattr(at, "user.note", &mut value) {
+                what += &format!(" note {:?}", &value[..len]);
+            }
+        }
+        all.insert(path, what);
+        if data.is_dir() {
+            let mut names: Vec<_> = std::fs::read_dir(at).unwrap().flatten().collect();
+            names.sort_by_key(std::fs::DirEntry::file_name);
+            for entry in names {
+                look(&entry.path(), top, all, inodes);
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    look(top, top, &mut all, &mut Vec::new());
+    all
+}
+
+fn assert_same(one: &Path, two: &Path) {
+    let (one, two) = (all_of(one), all_of(two));
+    for (path, what) in &one {
+        assert_eq!(two.get(path), Some(what), "{}", path.display());
+    }
+    assert_eq!(one.len(), two.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_hosts_have_the_tree() {
+    let place = Place::new();
+    let tree = place.tree("source", 12);
+    let mut hosts = Vec::new();
+    for name in ["a", "b", "c"] {
+        let (name, address, _task) = place.receiver(name).await;
+        hosts.push((name, address));
+    }
+    let report = place.send(&tree, &hosts).await;
+    for host in report {
+        assert_eq!(host.state, State::Done, "{host:?}");
+        assert_same(&tree, &place.there(&host.name));
+        let sparse = place.there(&host.name).join("usr/sparse");
+        assert!(sparse.metadata().unwrap().blocks() < 1000);
+        place.tidy(&host.name).await;
+    }
+    // Known again, without a byte.
+    let again = place.send(&tree, &hosts).await;
+    assert!(
+        again
+            .iter()
+            .all(|host| host.state == State::Done && host.received == 0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_version_is_the_difference_and_comes_at_once() {
+    let place = Place::new();
+    let tree = place.tree("source", 12);
+    let (name, address, _task) = place.receiver("a").await;
+    let hosts = [(name, address)];
+    assert_eq!(place.send(&tree, &hosts).await[0].state, State::Done);
+    let there = place.there("a");
+    let mut reader = File::open(there.join("usr/library.3")).unwrap();
+    // All the time somebody looks whether there is a whole tree.
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let watched = there.clone();
+    let watcher = std::thread::spawn(move || {
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            let passwd = std::fs::read(watched.join("etc/passwd")).unwrap();
+            assert!(!passwd.is_empty());
+        }
+    });
+
+    // Something comes before all else, something grows in the middle, something goes, something changes.
+    std::fs::write(tree.join("aaa"), noise(77, 5000)).unwrap();
+    let library = tree.join("usr/library.3");
+    let mut bytes = std::fs::read(&library).unwrap();
+    bytes.splice(500_000..500_000, noise(78, 100));
+    std::fs::write(&library, bytes).unwrap();
+    std::fs::remove_file(tree.join("usr/share/doc/17")).unwrap();
+    std::fs::write(tree.join("etc/passwd"), "root:x:0:0::/:/bin/bash\n").unwrap();
+    let report = place.send(&tree, &hosts).await;
+    assert_eq!(report[0].state, State::Done, "{report:?}");
+    assert!(report[0].received < 100 << 10, "{report:?}");
+    assert!(report[0].received > 5000, "{report:?}");
+    stop.send(()).unwrap();
+    watcher.join().unwrap();
+    assert_same(&tree, &there);
+    // Who has a file of the old one still has it.
+    let mut old = Vec::new();
+    reader.read_to_end(&mut old).unwrap();
+    assert!(old == noise(1003, 1 << 20));
+    place.tidy("a").await;
+}
+
+/// Nobody has looked into the files; what is made of them is compared nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_another_tree_than_it_seems_gets_the_whole() {
+    let place = Place::new();
+    let tree = place.tree("source", 4);
+    let (one, address, _task) = place.receiver("a").await;
+    let (two, other, _task) = place.receiver("b").await;
+    let hosts = [(one, address), (two, other)];
+    // One has a tree with another file, and believes that it is the one that came.
+    let elsewhere = Place {
+        signer: place.signer.clone(),
+        ..Place::new()
+    };
+    let spoilt = elsewhere.tree("source", 4);
+    let file = File::options()
+        .write(true)
+        .open(spoilt.join("usr/library.1"));
+    file.unwrap().write_all_at(b"spoilt", 1000).unwrap();
+    elsewhere.send(&spoilt, &hosts[..1]).await;
+    place.send(&tree, &hosts[1..]).await;
+    let seen = |host: &str| -> serde_json::Value {
+        let file = place.path(host).join(".spread/tree.seen");
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+    };
+    let mut believes = seen("a");
+    believes["content"] = seen("b")["content"].clone();
+    std::fs::write(place.path("a/.spread/tree.seen"), believes.to_string()).unwrap();
+
+    std::fs::write(tree.join("new"), "new").unwrap();
+    let report = place.send(&tree, &hosts).await;
+    assert_eq!(report.len(), 2, "{report:?}");
+    for host in &report {
+        assert_eq!(host.state, State::Done, "{report:?}");
+        assert_same(&tree, &place.there(&host.name));
+        let whole = host.received > 3 << 20;
+        assert_eq!(whole, host.name == "a", "{report:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_that_somebody_works_in_is_not_replaced() {
+    let place = Place::new();
+    let tree = place.tree("source", 1);
+    let (name, address, _task) = place.receiver("a").await;
+    let hosts = [(name, address)];
+    place.send(&tree, &hosts).await;
+    std::fs::write(place.there("a").join("etc/mine"), "mine").unwrap();
+    std::fs::write(tree.join("new"), "new").unwrap();
+    let report = place.send(&tree, &hosts).await;
+    assert_eq!(report[0].state, State::Refused);
+    assert!(report[0].notes[0].contains("--replace"), "{report:?}");
+    let mine = place.there("a").join("etc/mine");
+    assert_eq!(std::fs::read_to_string(mine).unwrap(), "mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_for_a_file_and_a_file_for_a_tree() {
+    let place = Place::new();
+    let tree = place.tree("source", 1);
+    let file = place.path("file");
+    std::fs::write(&file, noise(5, 3 << 20)).unwrap();
+    let (name, address, _task) = place.receiver("a").await;
+    let hosts = [(name, address)];
+    for _ in 0..2 {
+        assert_eq!(place.send(&file, &hosts).await[0].state, State::Done);
+        assert!(std::fs::read(place.there("a")).unwrap() == noise(5, 3 << 20));
+        // Another time: what was sent before is older.
+        let now = SystemTime::now();
+        File::open(&file).unwrap().set_modified(now).unwrap();
+        assert_eq!(place.send(&tree, &hosts).await[0].state, State::Done);
+        assert_same(&tree, &place.there("a"));
+        File::open(&tree).unwrap().set_modified(now).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_comes_back_goes_on_where_it_was() {
+    let place = Place::new();
+    let tree = place.tree("source", 40);
+    let (name, address, first) = place.receiver("a").await;
+    let source = place.source(&tree, From::Nothing).unwrap();
+    let mut options = options(vec![(name, address)], Some(10 << 20));
+    options.patience = Duration::from_secs(20);
+    let (frames, mut some) = tokio::sync::watch::channel(0);
+    let sent = tokio::spawn(send::send(source.transfer.clone(), options, move |hosts| {
+        frames.send_replace(hosts[0].frames);
+    }));
+    some.wait_for(|frames| *frames > 12).await.unwrap();
+    assert!(!place.there("a").exists(), "half a tree is visible");
+    first.abort();
+    let _ = first.await;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    tokio::spawn(receive::receive(listener, place.options("a"), |_| {}));
+    let report = sent.await.unwrap().unwrap();
+    assert_eq!(report[0].state, State::Done, "{report:?}");
+    let joined = report[0].notes.iter().find(|n| n.contains("joined with"));
+    let words = joined.unwrap().split("joined with ").nth(1).unwrap();
+    let had: u32 = words.split(' ').next().unwrap().parse().unwrap();
+    assert!(had > 8, "{report:?}");
+    assert_same(&tree, &place.there("a"));
+    place.tidy("a").await;
+}
+
+/// Killed after the trees have changed places, before it was noted: the next one knows it nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_noted_any_more_is_known() {
+    let place = Place::new();
+    let tree = place.tree("source", 2);
+    let (name, address, _task) = place.receiver("a").await;
+    let hosts = [(name, address)];
+    place.send(&tree, &hosts).await;
+    for what in ["headers", "manifest", "manifest.minisig", "seen"] {
+        let file = place.path("a/.spread").join(format!("tree.{what}"));
+        std::fs::rename(&file, format!("{}.new", file.display())).unwrap();
+    }
+    let old = place.path("a/.spread/tree.old.00112233445566778899aabbccddeeff");
+    std::fs::create_dir_all(old.join("left")).unwrap();
+    let again = place.send(&tree, &hosts).await;
+    assert_eq!((again[0].state, again[0].received), (State::Done, 0));
+    std::fs::write(tree.join("new"), "new").unwrap();
+    let report = place.send(&tree, &hosts).await;
+    assert_eq!(report[0].state, State::Done, "{report:?}");
+    assert!(report[0].received < 100 << 10, "{report:?}");
+    assert_same(&tree, &place.there("a"));
+    place.tidy("a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_meanwhile_is_named() {
+    let place = Place::new();
+    let tree = place.tree("source", 40);
+    let (name, address, _task) = place.receiver("a").await;
+    let source = place.source(&tree, From::Nothing).unwrap();
+    let sent = send::send(
+        source.transfer.clone(),
+        options(vec![(name, address)], None),
+        {
+            let mut done = false;
+            let tree = tree.clone();
+            move |_| {
+                if !std::mem::replace(&mut done, true) {
+                    std::fs::write(tree.join("usr/library.33"), "other").unwrap();
+                }
+            }
+        },
+    );
+    let report = sent.await.unwrap();
+    assert_eq!(report[0].state, State::Failed, "{report:?}");
+    let notes = report[0].notes.join("; ");
+    assert!(
+        notes.contains("usr/library.33 was changed while it was sent"),
+        "{notes}"
+    );
+    assert!(!place.there("a").exists());
+}
