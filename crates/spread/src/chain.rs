@@ -73,8 +73,9 @@ pub struct Chains {
     best: f64,
     /// Bytes a second that can leave the source, if that is known.
     expected: Option<f64>,
-    /// How many more seconds it takes, as far as is known.
+    /// How many more seconds it takes, and how many more bytes at most, as far as is known.
     left: f64,
+    bytes_left: f64,
     /// Somebody has come or gone, and all are to be put in order again.
     disordered: bool,
     /// Who is slow has been moved, or it is too late to put all in order again.
@@ -101,6 +102,7 @@ impl Chains {
             best: 0.0,
             expected: None,
             left: f64::INFINITY,
+            bytes_left: f64::INFINITY,
             disordered: false,
             fixed: false,
         };
@@ -113,11 +115,12 @@ impl Chains {
         self.expected = Some(rate);
     }
 
-    /// So far are those that are furthest: from 0 to 1.
-    pub fn progress(&mut self, part: f64) {
+    /// So far are those that are furthest: a part from 0 to 1, and the bytes that they lack at most.
+    pub fn progress(&mut self, part: f64, bytes_left: f64) {
         if part > 0.0 {
             self.left = self.now * (1.0 - part) / part;
         }
+        self.bytes_left = bytes_left;
     }
 
     /// Seconds since the beginning; never goes back.

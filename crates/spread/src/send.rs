@@ -399,6 +399,15 @@ struct Leader {
 }
 
 impl Leader {
+    fn tell_progress(&mut self) {
+        let header = &self.transfer.header;
+        let frames = self.hosts.iter().map(|host| host.frames).max();
+        let part = f64::from(frames.unwrap_or(0)) / f64::from(header.frames().max(1));
+        let received = self.hosts.iter().map(|host| host.received).max();
+        let left = header.size.saturating_sub(received.unwrap_or(0));
+        self.chains.progress(part, left as f64);
+    }
+
     async fn lead(
         mut self,
         mut said: mpsc::UnboundedReceiver<(usize, Said)>,
@@ -420,9 +429,7 @@ impl Leader {
                 }
                 _ = looks.tick() => {
                     self.chains.time(self.begin.elapsed().as_secs_f64());
-                    let furthest = self.hosts.iter().map(|host| host.frames).max();
-                    let frames = f64::from(self.transfer.header.frames().max(1));
-                    self.chains.progress(f64::from(furthest.unwrap_or(0)) / frames);
+                    self.tell_progress();
                     self.chains.look();
                     self.give_up();
                     told(&self.hosts);

@@ -292,7 +292,8 @@ impl<'a> Run<'a> {
             }
         }
         let furthest = self.hosts.iter().map(|one| one.bytes).fold(0.0, f64::max);
-        self.chains.progress(furthest / self.scenario.bytes);
+        let bytes = self.scenario.bytes;
+        self.chains.progress(furthest / bytes, bytes - furthest);
         self.chains.look();
     }
 

@@ -168,7 +168,7 @@ impl Chains {
             self.chains[chain].first = Trial::default();
         }
         let tries = match self.expected.filter(|_| root == Parent::Source) {
-            None if !less && self.left < WORTH => 0,
+            None if !less && self.left.min(self.bytes_left / rate) < WORTH => 0,
             None => FEW_TRIES,
             Some(most) if rate >= SLOW * most / self.from_source as f64 => 0,
             Some(_) => TRIES,
