@@ -22,7 +22,7 @@ use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 /// A host that is silent for so long has gone.
 const GONE: Duration = Duration::from_millis(1500);
@@ -39,6 +39,10 @@ const QUIET: Duration = Duration::from_millis(250);
 /// Notes of a host, and characters of a note.
 const NOTES: usize = 50;
 const NOTE: usize = 400;
+
+/// At the beginning the next host is waited for so long, and all of them so long.
+const NEXT_COMES: Duration = Duration::from_millis(20);
+const ALL_COME: Duration = Duration::from_millis(250);
 
 pub struct Options {
     /// Names, for the report, and addresses.
@@ -378,6 +382,33 @@ impl Link {
     }
 }
 
+/// Before the first host is told whom to ask, as many as come at once are waited for: whoever gets another parent a moment
+/// later has had for nothing what was on its way by then.
+#[derive(Default)]
+struct Gathering {
+    here: usize,
+    /// When the first one came, and the last one.
+    came: Option<(Instant, Instant)>,
+}
+
+impl Gathering {
+    /// So many of all have answered. Is it worth while to go on?
+    fn look(&mut self, here: usize, all: usize) -> bool {
+        if here > self.here {
+            let now = Instant::now();
+            self.here = here;
+            self.came = Some((self.came.map_or(now, |(first, _)| first), now));
+        }
+        here < all
+    }
+
+    /// When it is enough; nothing while nobody is there.
+    fn end(&self) -> Option<Instant> {
+        let (first, last) = self.came?;
+        Some((last + NEXT_COMES).min(first + ALL_COME))
+    }
+}
+
 struct Leader {
     chains: Chains,
     /// So many of the hosts are to get it; the others have it.
@@ -417,8 +448,13 @@ impl Leader {
         looks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         // Since when there is nobody who still receives.
         let mut idle = None;
+        let mut gathering = Some(Gathering::default());
         loop {
+            let enough = gathering.as_ref().and_then(Gathering::end);
             tokio::select! {
+                () = sleep_until(enough.unwrap_or_else(Instant::now)), if enough.is_some() => {
+                    gathering = None;
+                }
                 next = said.recv() => {
                     let Some((host, said_now)) = next else { break };
                     self.chains.time(self.begin.elapsed().as_secs_f64());
@@ -435,7 +471,16 @@ impl Leader {
                     told(&self.hosts);
                 }
             }
-            self.order();
+            let away = |host: &Host| host.state == State::Away && host.notes.is_empty();
+            let away = self.hosts.iter().filter(|host| away(host)).count();
+            if let Some(gathered) = &mut gathering
+                && !gathered.look(self.hosts.len() - away, self.hosts.len())
+            {
+                gathering = None;
+            }
+            if gathering.is_none() {
+                self.order();
+            }
             let open = |state: State| matches!(state, State::Away | State::Receiving);
             let needy = &self.hosts[..self.needy];
             if !needy.iter().any(|host| open(host.state)) || self.transfer.failed().is_some() {

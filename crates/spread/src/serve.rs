@@ -18,13 +18,13 @@ const STEP: usize = 256 << 10;
 
 /// How much of what is not sent yet a connection may hold, in time. What waits there goes out in large packets, and each
 /// host on the way has to have the whole of one before it can pass on its beginning.
-const UNSENT: Duration = Duration::from_millis(2);
+const UNSENT: Duration = Duration::from_millis(4);
 
 /// So often it is looked how fast a child takes it.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Least and most bytes that a connection may hold unsent.
-const HELD: std::ops::Range<u64> = 8 << 10..1 << 20;
+const HELD: std::ops::Range<u64> = 16 << 10..1 << 20;
 
 /// Sends what the child wants until there is no more of it, or until the child goes.
 pub async fn serve(
