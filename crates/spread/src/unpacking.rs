@@ -7,7 +7,7 @@ use crate::transfer::Transfer;
 use crate::unpack::unpack;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,7 +79,14 @@ impl Unpacking {
 }
 
 fn all(stream: &mut Stream, target: &Target) -> io::Result<()> {
-    let mut headers = BufWriter::new(File::create(&target.headers)?);
+    // They have names that are in directories which not everybody may read.
+    let headers = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&target.headers)?;
+    let mut headers = BufWriter::new(headers);
     let mut reader = BufReader::with_capacity(64 << 10, stream);
     unpack(&mut reader, &target.tree, &mut headers)?;
     headers.flush()?;

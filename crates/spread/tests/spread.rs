@@ -217,7 +217,11 @@ async fn a_parent_that_falls_silent_is_left() {
     let report = place.spread(|_, before| before < 5 << 20).await;
     let mut notes = report.iter().flat_map(|host| &host.notes);
     let left = notes.any(|note| note.contains("left b: it has said nothing"));
-    assert!(left, "{report:#?}");
+    // Before they notice it themselves, the source may have put those behind it elsewhere, because they got less.
+    let moved = report
+        .iter()
+        .all(|host| host.parent.as_deref() != Some("b"));
+    assert!(left || moved, "{report:#?}");
     assert!(begin.elapsed() < Duration::from_secs(20));
 }
 

@@ -258,6 +258,9 @@ async fn three_hosts_have_the_tree() {
         assert_same(&tree, &place.there(&host.name));
         let sparse = place.there(&host.name).join("usr/sparse");
         assert!(sparse.metadata().unwrap().blocks() < 1000);
+        // Names are secret where their directory is.
+        let headers = place.path(&host.name).join(".spread/tree.headers");
+        assert_eq!(headers.metadata().unwrap().mode() & 0o777, 0o600);
         place.tidy(&host.name).await;
     }
     // Known again, without a byte.

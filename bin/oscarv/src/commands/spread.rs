@@ -110,9 +110,10 @@ fn send_to(context: &Context, args: &SpreadSend) -> Result<Code> {
         let mut report = runtime()?.block_on(sent).context("no port to send from")?;
         let mut rest = Vec::new();
         for host in report.split_off(open.len()) {
-            match host.state {
-                State::Done => useless.retain(|(name, _)| *name != host.name),
-                _ => useless.push((host.name, host.notes.join("; "))),
+            // What came last counts.
+            useless.retain(|(name, _)| *name != host.name);
+            if host.state != State::Done {
+                useless.push((host.name, host.notes.join("; ")));
             }
         }
         for (mut host, address) in report.into_iter().zip(&open) {

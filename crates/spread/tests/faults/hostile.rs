@@ -6,6 +6,7 @@ use spread::manifest::{Encoding, Entry, FRAME, Id, Page};
 use spread::send::{self, State};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -181,7 +182,7 @@ async fn an_offer_with_nothing_behind_it_ends() {
 /// The first host says that it has all, and plays a trick on the next one, which has it from the source then.
 async fn behind(trick: Trick, file: &Path) -> String {
     let lab = Lab::new();
-    let (evil, mut is_in) = host(trick).await;
+    let (evil, mut is_in, asked) = host(trick).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hosts = [("evil", evil), ("a", listener.local_addr().unwrap())];
     let source = lab.source(file);
@@ -197,6 +198,7 @@ async fn behind(trick: Trick, file: &Path) -> String {
     let report = timeout(LONG, both).await.unwrap().0.unwrap();
     assert_eq!(report[1].state, State::Done, "{trick:?}: {report:#?}");
     assert!(lab.has("a", file));
+    assert!(asked.load(Ordering::Relaxed) > 0, "{trick:?}: {report:#?}");
     let left = match trick {
         Trick::Dribble | Trick::Beats | Trick::Flood => Some("left evil: it sends next to nothing"),
         Trick::Over => Some("left evil: it has given up: all is over"),
@@ -204,10 +206,10 @@ async fn behind(trick: Trick, file: &Path) -> String {
         Trick::Spoil => Some("was spoilt by evil"),
         Trick::AllBad => None,
     };
-    let named = left.is_none_or(|left| says(&report[1], left));
-    // It may have had another place in the order, and never have asked.
-    let asked = !report[1].notes.is_empty();
-    assert!(named || !asked, "{trick:?}: {report:#?}");
+    // Where there is much else to do, the one that lies may also be too slow with it.
+    let slow = "left evil: it has said nothing";
+    let named = left.is_none_or(|left| says(&report[1], left) || says(&report[1], slow));
+    assert!(named, "{trick:?}: {report:#?}");
     let spoilt = |note: &&String| note.contains("was spoilt by evil");
     let spoilt = report[1].notes.iter().filter(spoilt).count();
     assert!(spoilt < 13, "{report:#?}");

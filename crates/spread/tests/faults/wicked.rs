@@ -4,6 +4,7 @@ use spread::manifest::{Entry, FRAME, Header, Id, Page};
 use spread::sign::Signer;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -172,13 +173,22 @@ pub enum Trick {
 
 /// A host that takes an offer, says at once that it has all, and then plays its trick on whoever asks it.
 ///
-/// Also returns whether it stands in the chain by now.
-pub async fn host(trick: Trick) -> (SocketAddr, watch::Receiver<Option<SocketAddr>>) {
+/// Also returns whether it stands in the chain by now, and how often somebody has asked it for data.
+pub async fn host(
+    trick: Trick,
+) -> (
+    SocketAddr,
+    watch::Receiver<Option<SocketAddr>>,
+    Arc<AtomicU32>,
+) {
+    let asked = Arc::new(AtomicU32::new(0));
+    let count = asked.clone();
     // Where it can have the real thing.
     let (found, source) = watch::channel(None);
     let (found, is_in) = (Arc::new(found), source.clone());
     let address = parent(move |stream, line| {
         let (found, mut source) = (found.clone(), source.clone());
+        let count = count.clone();
         async move {
             if line.starts_with("{\"offer\"") {
                 let mut control = Control::new(stream);
@@ -192,13 +202,14 @@ pub async fn host(trick: Trick) -> (SocketAddr, watch::Receiver<Option<SocketAdd
                 found.send_replace(Some(source));
                 control.drain().await;
             } else {
+                count.fetch_add(1, Ordering::Relaxed);
                 let at = *source.wait_for(Option::is_some).await.unwrap();
                 play(trick, stream, &line, at.unwrap()).await;
             }
         }
     })
     .await;
-    (address, is_in)
+    (address, is_in, asked)
 }
 
 async fn play(trick: Trick, mut child: TcpStream, line: &str, source: SocketAddr) {
