@@ -320,6 +320,7 @@ async fn silent(receiver: SocketAddr) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_parent_is_left_in_time() {
     let place = Place::new();
+    let begin = Instant::now();
     place.file(40);
     let mut hosts = Vec::new();
     for name in ["a", "b"] {
@@ -337,7 +338,9 @@ async fn a_silent_parent_is_left_in_time() {
     // Whoever of them came first.
     let mut notes = report.iter().flat_map(|host| &host.notes);
     let left = notes.any(|note| note.contains("it has said nothing for 400 ms"));
-    assert!(left, "{report:#?}");
+    // Or the source saw that one got less, and put it elsewhere before that.
+    let in_time = begin.elapsed() < Duration::from_secs(if left { 20 } else { 5 });
+    assert!(in_time, "{:?} {report:#?}", begin.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
