@@ -624,7 +624,7 @@ mod tests {
             entries: vec![entry],
         };
         let body = page.bytes(header.id);
-        for steps in 0..=6 {
+        for steps in 0..=7 {
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path();
             let open = || Files::open(dir, &header, &line, "proof", &signer.key(), None);
