@@ -9,12 +9,18 @@ use crate::wire::{self, CONNECT, Hello, Kind, SILENCE, Want};
 use bytes::{Buf, Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Bytes that are read at a time.
 const READ: usize = 256 << 10;
+
+/// Where less than this comes at a time, it is looked for more only after a pause: every packet by itself costs each host
+/// on the way more than the wait, which is what a hop takes then.
+const MUCH: usize = READ / 4;
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Why there is no more from a parent.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +50,8 @@ struct Reader {
     buffer: BytesMut,
     /// There was more than could be read at once.
     full: bool,
+    /// Not before this is it looked for more.
+    next: Instant,
 }
 
 impl Reader {
@@ -59,6 +67,7 @@ impl Reader {
             stream,
             buffer: BytesMut::new(),
             full: false,
+            next: Instant::now(),
         })
     }
 
@@ -68,11 +77,17 @@ impl Reader {
         if self.buffer.is_empty() || room < READ / 8 {
             self.buffer.reserve(READ);
         }
+        if self.next > Instant::now() {
+            sleep_until(self.next).await;
+        }
         match timeout(SILENCE, self.stream.read_buf(&mut self.buffer)).await {
             Err(_) => Err(Lost::Silent),
             Ok(Err(e)) => Err(Lost::Broken(e)),
             Ok(Ok(0)) => Err(Lost::Closed),
-            Ok(Ok(_)) => {
+            Ok(Ok(count)) => {
+                if count < MUCH {
+                    self.next = Instant::now() + PAUSE;
+                }
                 self.full = self.buffer.len() == self.buffer.capacity();
                 Ok(())
             }

@@ -24,6 +24,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Frames that may be ready before a child wants them.
 const AHEAD: u32 = 64;
 
+/// With fewer frames ready the network may soon have to wait for them.
+const NEAR: u32 = 16;
+
 /// Most frames of a page here; fewer where the next one is not ready.
 const PAGE: usize = 64;
 
@@ -266,6 +269,8 @@ impl Old {
 #[derive(Default)]
 struct Mood {
     waited: u32,
+    /// Neither had to wait: there are frames ready, and not too many.
+    neither: u32,
     hurried: u32,
 }
 
@@ -297,6 +302,7 @@ impl Maker {
     /// the network is what all wait for, less while it waits for us.
     fn wait(&self, index: u32) -> bool {
         let mut waited = false;
+        let ahead = index.saturating_sub(self.transfer.furthest());
         while index >= self.transfer.furthest().saturating_add(AHEAD) {
             if self.transfer.failed().is_some() {
                 return false;
@@ -309,12 +315,13 @@ impl Maker {
             let mut mood = self.mood.lock().unwrap_or_else(PoisonError::into_inner);
             match waited {
                 true => mood.waited += 1,
-                false => mood.hurried += 1,
+                false if ahead < NEAR => mood.hurried += 1,
+                false => mood.neither += 1,
             }
-            if mood.waited + mood.hurried >= 16 {
+            if mood.waited + mood.hurried + mood.neither >= 16 {
                 let step = match (mood.waited, mood.hurried) {
                     (12.., _) => 1,
-                    (_, 12..) => -1,
+                    (_, 8..) => -1,
                     _ => 0,
                 };
                 *mood = Mood::default();
