@@ -5,6 +5,7 @@ use crate::manifest::{Entry, FRAME, Header, Id, Page};
 use crate::place::Files;
 use crate::pull::{self, Lost};
 use crate::sign::Signer;
+use crate::stream::{Door, Trust};
 use crate::transfer::Transfer;
 use crate::wire::{FromReceiver, Hello, Lines, ToReceiver};
 use std::path::Path;
@@ -100,7 +101,8 @@ pub async fn messages(bytes: &[u8], paged: bool, dir: &Path) {
         let _ = stream.shutdown().await;
         stream
     };
-    let follow = pull::follow(parent, &transfer, &key, &mut inflow, &again);
+    let trust = Trust::new(key, Door(None));
+    let follow = pull::follow(parent, &transfer, &trust, &mut inflow, &again);
     let both = async { tokio::join!(follow, said) };
     let (ended, _stream) = tokio::time::timeout(Duration::from_secs(8), both)
         .await
