@@ -10,7 +10,7 @@
 //! | `blocks`, `chunks` | what two versions have in common, of a file and of a tree |
 //! | `tar`, `tree`, `content` | a tree as one stream of bytes; what a source sends |
 //! | `transfer` | a file on its way: what is known of it and where its bytes are |
-//! | `source` | makes a transfer of a file |
+//! | `source`, `level` | makes a transfer of a file; how hard that compresses |
 //! | `prepared` | what a source remembers of files that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
@@ -39,6 +39,7 @@ mod gate;
 pub mod idle;
 mod keeper;
 pub mod layout;
+mod level;
 pub mod limit;
 pub mod manifest;
 mod mend;

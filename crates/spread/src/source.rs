@@ -4,6 +4,7 @@
 use crate::blocks::{BLOCK, BlockHash, Blocks, Change};
 use crate::chunks::{self, Ranges};
 use crate::content::Content;
+use crate::level::{self, Levels};
 use crate::manifest::{Bad, Encoding, Entry, FRAME, Hash, Header, Id, Page, hex};
 use crate::place::is_zero;
 use crate::prepared::{self, Half, Stamp};
@@ -16,28 +17,19 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Frames that may be ready before a child wants them.
+/// Frames that may be ready before a child wants them; those without bytes do not count.
 const AHEAD: u32 = 64;
 
-/// With fewer frames ready the network may soon have to wait for them.
+/// Frames so near to the furthest child are made in any case.
 const NEAR: u32 = 16;
 
 /// Most frames of a page here; fewer where the next one is not ready.
 const PAGE: usize = 64;
-
-/// zstd's levels, from "not at all" (0) up.
-const LEVELS: [i32; 7] = [0, -5, 1, 3, 6, 9, 12];
-
-/// What is begun with: as fast as most networks.
-const FIRST_LEVEL: i32 = 3;
-
-/// Whoever serves children goes before those who compress for them.
-const NICER: i32 = 5;
 
 /// Bytes that are read at a time, and hashed while they are in the processor's cache.
 const STEP: usize = 128 << 10;
@@ -48,8 +40,9 @@ const PATCH_LEVEL: i32 = 6;
 /// So often the file is looked at while it is sent.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// After a frame that does not become smaller, at most so many are not even tried.
+/// After a frame that does not become smaller, at most so many are not even tried, unless a little of one promises more.
 const MOST_UNTRIED: u32 = 15;
+const SAMPLE: usize = 8 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Wrong {
@@ -187,8 +180,9 @@ pub fn open(
         transfer: transfer.clone(),
         source,
         next: AtomicU32::new(0),
-        level: AtomicI32::new(FIRST_LEVEL),
-        mood: Mutex::default(),
+        made: AtomicU32::new(0),
+        levels: Mutex::new(Levels::new(threads)),
+        begin: Instant::now(),
         ready: Mutex::default(),
         came: Condvar::new(),
         base,
@@ -199,11 +193,7 @@ pub fn open(
     let mut running = Vec::from_iter(thread);
     for _ in 0..threads.max(1) {
         let maker = maker.clone();
-        running.push(std::thread::spawn(move || {
-            // Of this thread only. Refused, it is as good as the others.
-            let _ = rustix::process::nice(NICER);
-            maker.make();
-        }));
+        running.push(std::thread::spawn(move || maker.make()));
     }
     running.push(std::thread::spawn(move || {
         if let Err(why) = maker.bind(&signer, half) {
@@ -226,9 +216,10 @@ struct Maker {
     transfer: Arc<Transfer>,
     source: Content,
     next: AtomicU32,
-    /// Index into [`LEVELS`].
-    level: AtomicI32,
-    mood: Mutex<Mood>,
+    /// Frames with bytes that were made.
+    made: AtomicU32,
+    levels: Mutex<Levels>,
+    begin: Instant,
     ready: Mutex<BTreeMap<u32, io::Result<Made>>>,
     came: Condvar,
     base: Option<Old>,
@@ -265,19 +256,24 @@ impl Old {
     }
 }
 
-/// How often makers had to wait for the network, and it for them.
-#[derive(Default)]
-struct Mood {
-    waited: u32,
-    /// Neither had to wait: there are frames ready, and not too many.
-    neither: u32,
-    hurried: u32,
-}
-
 struct Made {
     entry: Entry,
     /// Of a compressed frame, and of a tree's; others are in the file.
     packed: Vec<u8>,
+}
+
+impl Made {
+    const ZERO: Self = Self {
+        entry: Entry::ZERO,
+        packed: Vec::new(),
+    };
+}
+
+/// What was read of a frame.
+enum Read {
+    Zeros,
+    Hashed(Hash),
+    Data,
 }
 
 impl Maker {
@@ -288,69 +284,81 @@ impl Maker {
         let mut room = vec![0; FRAME as usize];
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            if index >= frames || !self.wait(index) {
+            if index >= frames {
                 return;
             }
-            let made = self.frame(index, &mut packer, &mut room);
+            let start = u64::from(index) * u64::from(FRAME);
+            let made = match self.source.is_hole(start, self.transfer.header.frame_len(index)) {
+                true => Ok(Made::ZERO),
+                false if !self.wait(index) => return,
+                false => self.frame(index, &mut packer, &mut room),
+            };
+            if made.as_ref().is_ok_and(|made| made.entry.stored > 0) {
+                self.made.fetch_add(1, Ordering::Relaxed);
+            }
             let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
             ready.insert(index, made);
             self.came.notify_one();
         }
     }
 
-    /// Waits until a child is near; says whether it is still wanted. Learns from it how hard to compress: harder while
-    /// the network is what all wait for, less while it waits for us.
+    /// Waits until a child is near; says whether it is still wanted.
     fn wait(&self, index: u32) -> bool {
-        let mut waited = false;
-        let ahead = index.saturating_sub(self.transfer.furthest());
-        while index >= self.transfer.furthest().saturating_add(AHEAD) {
+        loop {
+            let reached = self.transfer.reached();
+            let ready = self.made.load(Ordering::Relaxed);
+            let ready = ready.saturating_sub(reached.taken);
+            self.levels()
+                .look(self.begin.elapsed(), reached.bytes, ready);
+            // Others may have made what is behind this one, for which children wait.
+            if ready < AHEAD || index < reached.furthest.saturating_add(NEAR) {
+                return true;
+            }
             if self.transfer.failed().is_some() {
                 return false;
             }
-            waited = true;
             std::thread::sleep(Duration::from_millis(1));
         }
-        // At the beginning nothing is known.
-        if index >= AHEAD {
-            let mut mood = self.mood.lock().unwrap_or_else(PoisonError::into_inner);
-            match waited {
-                true => mood.waited += 1,
-                false if ahead < NEAR => mood.hurried += 1,
-                false => mood.neither += 1,
-            }
-            if mood.waited + mood.hurried + mood.neither >= 16 {
-                let step = match (mood.waited, mood.hurried) {
-                    (12.., _) => 1,
-                    (_, 8..) => -1,
-                    _ => 0,
-                };
-                *mood = Mood::default();
-                let level = self.level.load(Ordering::Relaxed) + step;
-                self.level
-                    .store(level.clamp(0, LEVELS.len() as i32 - 1), Ordering::Relaxed);
-            }
-        }
-        true
+    }
+
+    fn levels(&self) -> MutexGuard<'_, Levels> {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn frame(&self, index: u32, packer: &mut Packer, room: &mut [u8]) -> io::Result<Made> {
+        let begin = Instant::now();
         let start = u64::from(index) * u64::from(FRAME);
         let len = self.transfer.header.frame_len(index);
         let made = |entry, packed| Ok(Made { entry, packed });
-        if self.source.is_hole(start, len) {
-            return made(Entry::ZERO, Vec::new());
-        }
         let bytes = &mut room[..len as usize];
         let mut hashes = [[0; crate::blocks::KEPT]; FRAME as usize / BLOCK];
-        let Some(hash) = self.read(start, bytes, &mut hashes)? else {
-            return made(Entry::ZERO, Vec::new());
-        };
+        let read = self.read(start, bytes, &mut hashes)?;
         let hashes = &hashes[..bytes.len().div_ceil(BLOCK)];
+        if matches!(read, Read::Zeros) {
+            return Ok(Made::ZERO);
+        }
         let at = start / BLOCK as u64 * crate::blocks::KEPT as u64;
         let is_tree = self.source.is_tree();
         if !is_tree {
             self.hashes.write_all_at(hashes.as_flattened(), at)?;
         }
+        let change = match &self.base {
+            Some(Old::File(base)) => match base.change(index, bytes, hashes) {
+                Change::None => {
+                    return made(Entry::same(base.frames[index as usize]), Vec::new());
+                }
+                Change::Patch(patch) => Some((Encoding::Patch, patch)),
+            },
+            Some(Old::Tree(ranges)) => {
+                let patch = ranges.patch(index, bytes);
+                patch.map(|patch| (Encoding::Ranges, patch))
+            }
+            None => None,
+        };
+        let hash = match read {
+            Read::Hashed(hash) => hash,
+            _ => *blake3::hash(bytes).as_bytes(),
+        };
         let packed = |encoding, packed: Vec<u8>| {
             let entry = Entry {
                 encoding,
@@ -360,28 +368,22 @@ impl Maker {
             };
             made(entry, packed)
         };
-        match &self.base {
-            Some(Old::File(base)) => match base.change(index, bytes, hashes) {
-                Change::None => {
-                    return made(Entry::same(base.frames[index as usize]), Vec::new());
-                }
-                Change::Patch(patch) => {
-                    if let Some(patch) = packer.pack_patch(&patch, bytes.len())? {
-                        return packed(Encoding::Patch, patch);
-                    }
-                }
-            },
-            Some(Old::Tree(ranges)) => {
-                if let Some(patch) = ranges.patch(index, bytes)
-                    && let Some(patch) = packer.pack_patch(&patch, bytes.len())?
-                {
-                    return packed(Encoding::Ranges, patch);
-                }
-            }
-            None => {}
+        if let Some((encoding, patch)) = change
+            && let Some(patch) = packer.pack_patch(&patch, bytes.len())?
+        {
+            return packed(encoding, patch);
         }
-        let level = LEVELS[self.level.load(Ordering::Relaxed).max(0) as usize];
-        match packer.pack(bytes, level)? {
+        let (read, begin) = (begin.elapsed(), Instant::now());
+        let level = self.levels().level();
+        let smaller = level.map(|level| packer.pack(bytes, level));
+        let smaller = smaller.transpose()?.flatten();
+        let result = level.zip(smaller.as_ref());
+        let result = result.map(|(level, packed)| (level, begin.elapsed(), packed.len()));
+        // The last one is shorter, and nothing depends on it.
+        if len == FRAME {
+            self.levels().made(read, result);
+        }
+        match smaller {
             Some(bytes) => packed(Encoding::Zstd, bytes),
             // A tree's stream is in no file that it could be sent from.
             None if is_tree => made(Entry::raw(len, hash), bytes.to_vec()),
@@ -389,13 +391,10 @@ impl Maker {
         }
     }
 
-    /// Reads a frame, its hash, and those of its blocks, if it is a file's. `None`: it is all zeros.
-    fn read(
-        &self,
-        start: u64,
-        bytes: &mut [u8],
-        hashes: &mut [BlockHash],
-    ) -> io::Result<Option<Hash>> {
+    /// Reads a frame and hashes its blocks, if it is a file's; and all of it, while it is in the processor's cache, unless it
+    /// may turn out to be as it was.
+    fn read(&self, start: u64, bytes: &mut [u8], hashes: &mut [BlockHash]) -> io::Result<Read> {
+        let may_be_same = matches!(self.base, Some(Old::File(_)));
         let mut hasher = blake3::Hasher::new();
         let mut is_empty = true;
         for begin in (0..bytes.len()).step_by(STEP) {
@@ -413,9 +412,15 @@ impl Maker {
             // Zeros are only hashed when something comes after them.
             let from = if is_empty { 0 } else { begin };
             is_empty = false;
-            hasher.update(&bytes[from..end]);
+            if !may_be_same {
+                hasher.update(&bytes[from..end]);
+            }
         }
-        Ok((!is_empty).then(|| *hasher.finalize().as_bytes()))
+        Ok(match is_empty {
+            true => Read::Zeros,
+            false if may_be_same => Read::Data,
+            false => Read::Hashed(*hasher.finalize().as_bytes()),
+        })
     }
 
     /// The thread that puts frames in order, binds them into pages and signs these.
@@ -494,6 +499,14 @@ pub(crate) fn is_hole(file: &File, start: u64, len: u32) -> bool {
     }
 }
 
+/// Does a little of it become clearly smaller?
+fn promises(bytes: &[u8]) -> io::Result<bool> {
+    let middle = &bytes[bytes.len() / 2..];
+    let some = &middle[..middle.len().min(SAMPLE)];
+    let packed = zstd::bulk::compress(some, level::FASTEST)?;
+    Ok(packed.len() < some.len() / 8 * 7)
+}
+
 /// Compresses where it pays.
 #[derive(Default)]
 struct Packer {
@@ -511,10 +524,7 @@ impl Packer {
     }
 
     fn pack(&mut self, bytes: &[u8], level: i32) -> io::Result<Option<Vec<u8>>> {
-        if level == 0 {
-            return Ok(None);
-        }
-        if self.untried > 0 {
+        if self.untried > 0 && !promises(bytes)? {
             self.untried -= 1;
             return Ok(None);
         }

@@ -55,9 +55,17 @@ struct Inner {
     once_bad: BTreeSet<u32>,
     seal: Option<Arc<str>>,
     failed: Option<Arc<str>>,
-    /// How far the furthest child is.
-    furthest: u32,
+    reached: Reached,
     received: u64,
+}
+
+/// How far the furthest child is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reached {
+    pub furthest: u32,
+    /// Of the frames before that, those that have bytes, and these.
+    pub taken: u32,
+    pub bytes: u64,
 }
 
 /// A set of frames, one bit each.
@@ -283,8 +291,8 @@ impl Transfer {
         self.inner().received
     }
 
-    pub fn furthest(&self) -> u32 {
-        self.inner().furthest
+    pub fn reached(&self) -> Reached {
+        self.inner().reached
     }
 
     pub fn seal(&self, signature: Arc<str>) {
@@ -335,8 +343,7 @@ impl Transfer {
         let total = self.header.frames();
         loop {
             // Whoever asks for what is not made yet does not make the source run ahead.
-            let known = inner.entries.len() as u32;
-            inner.furthest = inner.furthest.max(cursor.frame.min(known));
+            inner.reach(cursor.frame);
             // Pages go just ahead of their frames.
             if let Some(page) = inner.pages.get(cursor.pages as usize)
                 && (cursor.frame >= inner.first_of(cursor.pages) || cursor.frame >= total)
@@ -390,6 +397,16 @@ impl Transfer {
 impl Inner {
     fn complete(&self, header: &Header) -> bool {
         self.seal.is_some() && self.good.count == header.frames()
+    }
+
+    /// A child is here.
+    fn reach(&mut self, frame: u32) {
+        let passed = self.entries.iter().take(frame as usize);
+        for entry in passed.skip(self.reached.furthest as usize) {
+            self.reached.furthest += 1;
+            self.reached.taken += u32::from(entry.stored > 0);
+            self.reached.bytes += u64::from(entry.stored);
+        }
     }
 
     /// Has all come that is sent of it?
