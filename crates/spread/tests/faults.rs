@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod kit;
+
 mod faults {
     mod disk;
     mod hostile;

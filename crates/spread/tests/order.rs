@@ -2,103 +2,26 @@
 
 #![allow(clippy::unwrap_used)]
 
-use spread::limit::Limit;
-use spread::receive::{self, Options};
+mod kit;
+
+use kit::{Place, options, says};
 use spread::send::{self, Host, Plan, State};
-use spread::sign::Signer;
-use spread::source::{self, From, Source};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
-struct Place {
-    dir: TempDir,
-    signer: Arc<Signer>,
-    bytes: Vec<u8>,
+/// A file of so many MiB that do not compress.
+fn place(mib: usize) -> (Place, PathBuf) {
+    let place = Place::new();
+    let file = place.file_of("source", mib, |_| 0);
+    (place, file)
 }
 
-impl Place {
-    /// With a file of so many MiB that do not compress.
-    fn new(mib: usize) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"anything");
-        let mut bytes = vec![0; mib << 20];
-        hasher.finalize_xof().fill(&mut bytes);
-        std::fs::write(dir.path().join("source"), &bytes).unwrap();
-        Self {
-            dir,
-            signer: Arc::new(Signer::new().unwrap()),
-            bytes,
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn source(&self) -> Source {
-        let (file, memory) = (self.path("source"), self.path("memory"));
-        let opened = source::open(
-            &file,
-            "disk.raw",
-            self.signer.clone(),
-            &memory,
-            2,
-            From::Nothing,
-        );
-        opened.unwrap().unwrap()
-    }
-
-    async fn receiver_at(&self, name: &str, address: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
-        let listener = loop {
-            match TcpListener::bind(address).await {
-                Ok(listener) => break listener,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
-        let address = listener.local_addr().unwrap();
-        let options = Options {
-            into: self.path(name),
-            keys: vec![self.signer.key()],
-            replace: false,
-            tls: None,
-        };
-        let task = tokio::spawn(async move {
-            receive::receive(listener, options, |_| {}).await.unwrap();
-        });
-        (address, task)
-    }
-
-    async fn receiver(&self, name: &str) -> (String, SocketAddr) {
-        let any = "127.0.0.1:0".parse().unwrap();
-        (name.to_owned(), self.receiver_at(name, any).await.0)
-    }
-
-    fn options(hosts: &[(String, SocketAddr)], limit: Option<u64>) -> send::Options {
-        send::Options {
-            hosts: hosts.to_vec(),
-            chains: 1,
-            patience: Duration::from_millis(300),
-            limit: limit.map(Limit::new),
-            tls: None,
-        }
-    }
-
-    async fn send(&self, hosts: &[(String, SocketAddr)], plan: Plan) -> Vec<Host> {
-        let source = self.source();
-        let options = Self::options(hosts, None);
-        let sent = send::send_by(source.transfer.clone(), options, plan, |_| {});
-        sent.await.unwrap()
-    }
-
-    fn has(&self, host: &str) -> bool {
-        std::fs::read(self.path(host).join("disk.raw")).is_ok_and(|there| there == self.bytes)
-    }
+async fn send(place: &Place, hosts: &[(String, SocketAddr)], plan: Plan) -> Vec<Host> {
+    let source = place.source(&place.path("source"));
+    let options = options(hosts, None);
+    let sent = send::send_by(source.transfer.clone(), options, plan, |_| {});
+    sent.await.unwrap()
 }
 
 fn from(hosts: &[(String, SocketAddr)]) -> Plan {
@@ -111,13 +34,16 @@ fn from(hosts: &[(String, SocketAddr)]) -> Plan {
 /// A source that gives next to nothing does not matter, where another host has it; and it may die.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_has_it_gives_it_to_others_also_when_the_source_is_gone() {
-    let place = Place::new(24);
-    let a = [place.receiver("a").await];
-    assert_eq!(place.send(&a, Plan::default()).await[0].state, State::Done);
-    let b = [place.receiver("b").await, place.receiver("c").await];
-    let source = place.source();
+    let (place, file) = place(24);
+    let a = place.receivers(["a"]).await;
+    assert_eq!(
+        send(&place, &a, Plan::default()).await[0].state,
+        State::Done
+    );
+    let b = place.receivers(["b", "c"]).await;
+    let source = place.source(&file);
     let (frames, mut some) = tokio::sync::watch::channel([0; 2]);
-    let options = Place::options(&b, Some(2 << 20));
+    let options = options(&b, Some(2 << 20));
     let sent = send::send_by(source.transfer.clone(), options, from(&a), move |hosts| {
         frames.send_replace([hosts[0].frames, hosts[1].frames]);
     });
@@ -130,7 +56,7 @@ async fn a_host_that_has_it_gives_it_to_others_also_when_the_source_is_gone() {
     assert!(sent.await.unwrap_err().is_cancelled());
     drop(source);
     let both = async {
-        while !(place.has("b") && place.has("c")) {
+        while !(place.has("b", &file) && place.has("c", &file)) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -142,16 +68,16 @@ async fn a_host_that_has_it_gives_it_to_others_also_when_the_source_is_gone() {
 /// The source gives 2 MiB a second: 24 MiB would take 12 s from it.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_gets_it_slowly_from_the_source_gets_it_from_who_has_it() {
-    let place = Place::new(24);
-    let a = [place.receiver("a").await];
-    assert_eq!(place.send(&a, Plan::default()).await[0].state, State::Done);
-    let hosts = [
-        a[0].clone(),
-        place.receiver("b").await,
-        place.receiver("c").await,
-    ];
-    let source = place.source();
-    let options = Place::options(&hosts, Some(2 << 20));
+    let (place, file) = place(24);
+    let a = place.receivers(["a"]).await;
+    assert_eq!(
+        send(&place, &a, Plan::default()).await[0].state,
+        State::Done
+    );
+    let [b, c] = place.receivers(["b", "c"]).await;
+    let hosts = [a[0].clone(), b, c];
+    let source = place.source(&file);
+    let options = options(&hosts, Some(2 << 20));
     let report = send::send(source.transfer.clone(), options, |_| {})
         .await
         .unwrap();
@@ -162,14 +88,14 @@ async fn who_gets_it_slowly_from_the_source_gets_it_from_who_has_it() {
         .fold(0.0, f64::max);
     assert!(last < 6.0, "{report:?}");
     assert!(report[0].received == 0 && report[0].seconds.unwrap() < 1.0);
-    assert!(place.has("b") && place.has("c"));
+    assert!(place.has("b", &file) && place.has("c", &file));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_is_said_to_have_it_and_does_not_gets_nothing_and_is_named() {
-    let place = Place::new(3);
-    let (a, b) = ([place.receiver("a").await], [place.receiver("b").await]);
-    let report = place.send(&a, from(&b)).await;
+    let (place, _file) = place(3);
+    let (a, b) = (place.receivers(["a"]).await, place.receivers(["b"]).await);
+    let report = send(&place, &a, from(&b)).await;
     assert_eq!(report[0].state, State::Done);
     assert_eq!(report[1].state, State::Refused, "{report:?}");
     assert!(
@@ -183,21 +109,20 @@ async fn a_host_that_is_said_to_have_it_and_does_not_gets_nothing_and_is_named()
 /// source.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_was_started_anew_is_no_source_and_stands_in_nobodys_way() {
-    let place = Place::new(3);
-    let any = "127.0.0.1:0".parse().unwrap();
-    let (address, first) = place.receiver_at("a", any).await;
+    let (place, _file) = place(3);
+    let (address, first) = place.receiver("a").await;
     let a = ("a".to_owned(), address);
     assert_eq!(
-        place.send(std::slice::from_ref(&a), Plan::default()).await[0].state,
+        send(&place, std::slice::from_ref(&a), Plan::default()).await[0].state,
         State::Done
     );
     first.abort();
     let _ = first.await;
-    place.receiver_at("a", address).await;
-    let hosts = [a, place.receiver("b").await];
-    let report = place.send(&hosts, Plan::default()).await;
+    place.receive_again(address, "a").await;
+    let [b] = place.receivers(["b"]).await;
+    let hosts = [a, b];
+    let report = send(&place, &hosts, Plan::default()).await;
     assert!(report.iter().all(|host| host.state == State::Done));
     assert_eq!(report[1].parent, None, "{report:?}");
-    let lost = report[1].notes.iter().any(|note| note.contains("left"));
-    assert!(!lost, "{report:?}");
+    assert!(!says(&report[1], "left"), "{report:?}");
 }

@@ -2,49 +2,20 @@
 
 #![allow(clippy::unwrap_used)]
 
-use spread::limit::Limit;
-use spread::receive::{self, Options};
+mod kit;
+
+use kit::{Place, noise, options};
 use spread::send::{self, Host, State};
-use spread::sign::Signer;
-use spread::source::{self, From, Source};
+use spread::source::{From, Source};
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::Read;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-
-struct Place {
-    dir: TempDir,
-    signer: Arc<Signer>,
-}
-
-/// Bytes that do not compress.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut out = vec![0; len];
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&seed.to_le_bytes());
-    hasher.finalize_xof().fill(&mut out);
-    out
-}
 
 impl Place {
-    fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            signer: Arc::new(Signer::new().unwrap()),
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
     /// A tree with some of everything, and many MiB.
     fn tree(&self, name: &str, mib: usize) -> PathBuf {
         let top = self.path(name);
@@ -104,40 +75,19 @@ impl Place {
         top
     }
 
-    fn source(&self, tree: &Path, from: From) -> Option<Source> {
-        let memory = self.path("memory");
-        source::open(tree, "tree", self.signer.clone(), &memory, 2, from).unwrap()
-    }
-
-    fn options(&self, name: &str) -> Options {
-        Options {
-            into: self.path(name),
-            keys: vec![self.signer.key()],
-            replace: false,
-            tls: None,
-        }
-    }
-
-    async fn receiver(&self, name: &str) -> (String, SocketAddr, JoinHandle<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let options = self.options(name);
-        let task = tokio::spawn(async move {
-            let told = |event| eprintln!("{event:?}");
-            receive::receive(listener, options, told).await.unwrap();
-        });
-        (name.to_owned(), address, task)
+    fn tree_source(&self, tree: &Path, from: From) -> Option<Source> {
+        self.open(tree, "tree", from)
     }
 
     /// What is new to those who have the version before, all of it to the others: what the command does.
-    async fn send(&self, tree: &Path, hosts: &[(String, SocketAddr)]) -> Vec<Host> {
+    async fn send_tree(&self, tree: &Path, hosts: &[(String, SocketAddr)]) -> Vec<Host> {
         let mut done = Vec::new();
         let mut open = hosts.to_vec();
         for from in [From::Version, From::Nothing] {
-            let Some(source) = self.source(tree, from).filter(|_| !open.is_empty()) else {
+            let Some(source) = self.tree_source(tree, from).filter(|_| !open.is_empty()) else {
                 continue;
             };
-            let sent = send::send(source.transfer.clone(), options(open.clone(), None), |_| {});
+            let sent = send::send(source.transfer.clone(), options(&open, None), |_| {});
             let report = sent.await.unwrap();
             let (none, some): (Vec<Host>, Vec<Host>) = report
                 .into_iter()
@@ -173,16 +123,6 @@ impl Place {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         assert_eq!(names(), wanted);
-    }
-}
-
-fn options(hosts: Vec<(String, SocketAddr)>, limit: Option<u64>) -> send::Options {
-    send::Options {
-        hosts,
-        chains: 1,
-        patience: Duration::from_millis(300),
-        limit: limit.map(Limit::new),
-        tls: None,
     }
 }
 
@@ -247,12 +187,8 @@ fn assert_same(one: &Path, two: &Path) {
 async fn three_hosts_have_the_tree() {
     let place = Place::new();
     let tree = place.tree("source", 12);
-    let mut hosts = Vec::new();
-    for name in ["a", "b", "c"] {
-        let (name, address, _task) = place.receiver(name).await;
-        hosts.push((name, address));
-    }
-    let report = place.send(&tree, &hosts).await;
+    let hosts = place.receivers(["a", "b", "c"]).await;
+    let report = place.send_tree(&tree, &hosts).await;
     for host in report {
         assert_eq!(host.state, State::Done, "{host:?}");
         assert_same(&tree, &place.there(&host.name));
@@ -264,7 +200,7 @@ async fn three_hosts_have_the_tree() {
         place.tidy(&host.name).await;
     }
     // Known again, without a byte.
-    let again = place.send(&tree, &hosts).await;
+    let again = place.send_tree(&tree, &hosts).await;
     assert!(
         again
             .iter()
@@ -276,9 +212,8 @@ async fn three_hosts_have_the_tree() {
 async fn the_next_version_is_the_difference_and_comes_at_once() {
     let place = Place::new();
     let tree = place.tree("source", 12);
-    let (name, address, _task) = place.receiver("a").await;
-    let hosts = [(name, address)];
-    assert_eq!(place.send(&tree, &hosts).await[0].state, State::Done);
+    let hosts = place.receivers(["a"]).await;
+    assert_eq!(place.send_tree(&tree, &hosts).await[0].state, State::Done);
     let there = place.there("a");
     let mut reader = File::open(there.join("usr/library.3")).unwrap();
     // All the time somebody looks whether there is a whole tree.
@@ -299,7 +234,7 @@ async fn the_next_version_is_the_difference_and_comes_at_once() {
     std::fs::write(&library, bytes).unwrap();
     std::fs::remove_file(tree.join("usr/share/doc/17")).unwrap();
     std::fs::write(tree.join("etc/passwd"), "root:x:0:0::/:/bin/bash\n").unwrap();
-    let report = place.send(&tree, &hosts).await;
+    let report = place.send_tree(&tree, &hosts).await;
     assert_eq!(report[0].state, State::Done, "{report:?}");
     assert!(report[0].received < 100 << 10, "{report:?}");
     assert!(report[0].received > 5000, "{report:?}");
@@ -318,21 +253,16 @@ async fn the_next_version_is_the_difference_and_comes_at_once() {
 async fn who_has_another_tree_than_it_seems_gets_the_whole() {
     let place = Place::new();
     let tree = place.tree("source", 4);
-    let (one, address, _task) = place.receiver("a").await;
-    let (two, other, _task) = place.receiver("b").await;
-    let hosts = [(one, address), (two, other)];
+    let hosts = place.receivers(["a", "b"]).await;
     // One has a tree with another file, and believes that it is the one that came.
-    let elsewhere = Place {
-        signer: place.signer.clone(),
-        ..Place::new()
-    };
+    let elsewhere = place.elsewhere();
     let spoilt = elsewhere.tree("source", 4);
     let file = File::options()
         .write(true)
         .open(spoilt.join("usr/library.1"));
     file.unwrap().write_all_at(b"spoilt", 1000).unwrap();
-    elsewhere.send(&spoilt, &hosts[..1]).await;
-    place.send(&tree, &hosts[1..]).await;
+    elsewhere.send_tree(&spoilt, &hosts[..1]).await;
+    place.send_tree(&tree, &hosts[1..]).await;
     let seen = |host: &str| -> serde_json::Value {
         let file = place.path(host).join(".spread/tree.seen");
         serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
@@ -342,7 +272,7 @@ async fn who_has_another_tree_than_it_seems_gets_the_whole() {
     std::fs::write(place.path("a/.spread/tree.seen"), believes.to_string()).unwrap();
 
     std::fs::write(tree.join("new"), "new").unwrap();
-    let report = place.send(&tree, &hosts).await;
+    let report = place.send_tree(&tree, &hosts).await;
     assert_eq!(report.len(), 2, "{report:?}");
     for host in &report {
         assert_eq!(host.state, State::Done, "{report:?}");
@@ -356,12 +286,11 @@ async fn who_has_another_tree_than_it_seems_gets_the_whole() {
 async fn a_tree_that_somebody_works_in_is_not_replaced() {
     let place = Place::new();
     let tree = place.tree("source", 1);
-    let (name, address, _task) = place.receiver("a").await;
-    let hosts = [(name, address)];
-    place.send(&tree, &hosts).await;
+    let hosts = place.receivers(["a"]).await;
+    place.send_tree(&tree, &hosts).await;
     std::fs::write(place.there("a").join("etc/mine"), "mine").unwrap();
     std::fs::write(tree.join("new"), "new").unwrap();
-    let report = place.send(&tree, &hosts).await;
+    let report = place.send_tree(&tree, &hosts).await;
     assert_eq!(report[0].state, State::Refused);
     assert!(report[0].notes[0].contains("--replace"), "{report:?}");
     let mine = place.there("a").join("etc/mine");
@@ -374,15 +303,14 @@ async fn a_tree_for_a_file_and_a_file_for_a_tree() {
     let tree = place.tree("source", 1);
     let file = place.path("file");
     std::fs::write(&file, noise(5, 3 << 20)).unwrap();
-    let (name, address, _task) = place.receiver("a").await;
-    let hosts = [(name, address)];
+    let hosts = place.receivers(["a"]).await;
     for _ in 0..2 {
-        assert_eq!(place.send(&file, &hosts).await[0].state, State::Done);
+        assert_eq!(place.send_tree(&file, &hosts).await[0].state, State::Done);
         assert!(std::fs::read(place.there("a")).unwrap() == noise(5, 3 << 20));
         // Another time: what was sent before is older.
         let now = SystemTime::now();
         File::open(&file).unwrap().set_modified(now).unwrap();
-        assert_eq!(place.send(&tree, &hosts).await[0].state, State::Done);
+        assert_eq!(place.send_tree(&tree, &hosts).await[0].state, State::Done);
         assert_same(&tree, &place.there("a"));
         File::open(&tree).unwrap().set_modified(now).unwrap();
     }
@@ -392,30 +320,9 @@ async fn a_tree_for_a_file_and_a_file_for_a_tree() {
 async fn a_receiver_that_comes_back_goes_on_where_it_was() {
     let place = Place::new();
     let tree = place.tree("source", 40);
-    let (name, address, first) = place.receiver("a").await;
-    let source = place.source(&tree, From::Nothing).unwrap();
-    let mut options = options(vec![(name, address)], Some(10 << 20));
-    options.patience = Duration::from_secs(20);
-    let (frames, mut some) = tokio::sync::watch::channel(0);
-    let sent = tokio::spawn(send::send(source.transfer.clone(), options, move |hosts| {
-        frames.send_replace(hosts[0].frames);
-    }));
-    some.wait_for(|frames| *frames > 12).await.unwrap();
-    assert!(!place.there("a").exists(), "half a tree is visible");
-    first.abort();
-    let _ = first.await;
-    let listener = loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
-    tokio::spawn(receive::receive(listener, place.options("a"), |_| {}));
-    let report = sent.await.unwrap().unwrap();
-    assert_eq!(report[0].state, State::Done, "{report:?}");
-    let joined = report[0].notes.iter().find(|n| n.contains("joined with"));
-    let words = joined.unwrap().split("joined with ").nth(1).unwrap();
-    let had: u32 = words.split(' ').next().unwrap().parse().unwrap();
+    let source = place.tree_source(&tree, From::Nothing).unwrap();
+    let hidden = || assert!(!place.there("a").exists(), "half a tree is visible");
+    let (report, had) = place.send_and_kill(&source, hidden).await;
     assert!(had > 8, "{report:?}");
     assert_same(&tree, &place.there("a"));
     place.tidy("a").await;
@@ -426,19 +333,18 @@ async fn a_receiver_that_comes_back_goes_on_where_it_was() {
 async fn what_was_not_noted_any_more_is_known() {
     let place = Place::new();
     let tree = place.tree("source", 2);
-    let (name, address, _task) = place.receiver("a").await;
-    let hosts = [(name, address)];
-    place.send(&tree, &hosts).await;
+    let hosts = place.receivers(["a"]).await;
+    place.send_tree(&tree, &hosts).await;
     for what in ["headers", "manifest", "manifest.minisig", "seen"] {
         let file = place.path("a/.spread").join(format!("tree.{what}"));
         std::fs::rename(&file, format!("{}.new", file.display())).unwrap();
     }
     let old = place.path("a/.spread/tree.old.00112233445566778899aabbccddeeff");
     std::fs::create_dir_all(old.join("left")).unwrap();
-    let again = place.send(&tree, &hosts).await;
+    let again = place.send_tree(&tree, &hosts).await;
     assert_eq!((again[0].state, again[0].received), (State::Done, 0));
     std::fs::write(tree.join("new"), "new").unwrap();
-    let report = place.send(&tree, &hosts).await;
+    let report = place.send_tree(&tree, &hosts).await;
     assert_eq!(report[0].state, State::Done, "{report:?}");
     assert!(report[0].received < 100 << 10, "{report:?}");
     assert_same(&tree, &place.there("a"));
@@ -449,21 +355,17 @@ async fn what_was_not_noted_any_more_is_known() {
 async fn a_file_that_changes_meanwhile_is_named() {
     let place = Place::new();
     let tree = place.tree("source", 40);
-    let (name, address, _task) = place.receiver("a").await;
-    let source = place.source(&tree, From::Nothing).unwrap();
-    let sent = send::send(
-        source.transfer.clone(),
-        options(vec![(name, address)], None),
-        {
-            let mut done = false;
-            let tree = tree.clone();
-            move |_| {
-                if !std::mem::replace(&mut done, true) {
-                    std::fs::write(tree.join("usr/library.33"), "other").unwrap();
-                }
+    let hosts = place.receivers(["a"]).await;
+    let source = place.tree_source(&tree, From::Nothing).unwrap();
+    let sent = send::send(source.transfer.clone(), options(&hosts, None), {
+        let mut done = false;
+        let tree = tree.clone();
+        move |_| {
+            if !std::mem::replace(&mut done, true) {
+                std::fs::write(tree.join("usr/library.33"), "other").unwrap();
             }
-        },
-    );
+        }
+    });
     let report = sent.await.unwrap();
     assert_eq!(report[0].state, State::Failed, "{report:?}");
     let notes = report[0].notes.join("; ");

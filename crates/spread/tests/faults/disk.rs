@@ -1,6 +1,7 @@
 //! Disks that are full, directories that nobody may write to, or that are gone.
 
-use super::lab::{Lab, Process};
+use super::lab::Process;
+use crate::kit::Place;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -36,17 +37,17 @@ fn has_failed(report: &Value, host: usize, words: &[&str]) {
 
 /// Three hosts in a row; the second one has a disk of so many MiB. Whoever is behind it has it from another one.
 fn full(mib: u32, kind: impl Fn(usize) -> usize) {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file_of("source", 24, kind);
     let small = [("SPREAD_MOUNT", format!("size={mib}m,mode=755"))];
     let names = ["a", "b", "c"];
     let mut receivers = Vec::new();
     for name in names {
         let settings: &[_] = if name == "b" { &small } else { &[] };
-        receivers.push(lab.receive(name, "127.0.0.1:0", settings));
+        receivers.push(lab.start_receiver(name, "127.0.0.1:0", settings));
     }
     let report = lab
-        .send(&file, &hosts(&names, &receivers), 40 << 20)
+        .start_source(&file, &hosts(&names, &receivers), 40 << 20)
         .report();
     is_done(&report, 0);
     is_done(&report, 2);
@@ -83,7 +84,7 @@ fn a_directory_that_may_not_be_written_to() {
     if may_not("a directory of another user") {
         return;
     }
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 3);
     // Its owner's files are in a directory that others may come through.
     let open = std::fs::Permissions::from_mode(0o755);
@@ -91,16 +92,16 @@ fn a_directory_that_may_not_be_written_to() {
     std::fs::create_dir(lab.path("a")).unwrap();
     std::fs::set_permissions(lab.path("a"), open).unwrap();
     let user = [("SPREAD_USER", NOBODY.to_string())];
-    let receivers = [lab.receive("a", "127.0.0.1:0", &user)];
+    let receivers = [lab.start_receiver("a", "127.0.0.1:0", &user)];
     let names = hosts(&["a"], &receivers);
-    let report = lab.send(&file, &names, 0).report();
+    let report = lab.start_source(&file, &names, 0).report();
     assert_eq!(report[0]["state"], "refused");
     let directory = lab.path("a").display().to_string();
     has_failed(&report, 0, &[&directory, "cannot be written to", "denied"]);
     // In the middle it is taken away from it: at the end there is no name to be given.
     chown(lab.path("a"), Some(NOBODY), None).unwrap();
     let slow = lab.file("source", 10);
-    let mut source = lab.send(&slow, &names, 4 << 20);
+    let mut source = lab.start_source(&slow, &names, 4 << 20);
     source.hosts(|hosts| hosts[0]["frames"].as_u64().unwrap() > 4);
     chown(lab.path("a"), Some(0), None).unwrap();
     let report = source.report();
@@ -108,24 +109,24 @@ fn a_directory_that_may_not_be_written_to() {
     assert!(!lab.path("a/disk.raw").exists());
     // Put right, it goes on.
     chown(lab.path("a"), Some(NOBODY), None).unwrap();
-    let report = lab.send(&slow, &names, 0).report();
+    let report = lab.start_source(&slow, &names, 0).report();
     is_done(&report, 0);
     assert!(lab.has("a", &slow));
 }
 
 #[test]
 fn a_directory_that_is_gone_is_said_and_made_again() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 10);
-    let receivers = [lab.receive("a", "127.0.0.1:0", &[])];
+    let receivers = [lab.start_receiver("a", "127.0.0.1:0", &[])];
     let names = hosts(&["a"], &receivers);
-    let mut source = lab.send(&file, &names, 4 << 20);
+    let mut source = lab.start_source(&file, &names, 4 << 20);
     source.hosts(|hosts| hosts[0]["frames"].as_u64().unwrap() > 4);
     std::fs::rename(lab.path("a"), lab.path("away")).unwrap();
     let report = source.report();
     let directory = lab.path("a").display().to_string();
     has_failed(&report, 0, &[&directory, "No such file"]);
-    let report = lab.send(&file, &names, 0).report();
+    let report = lab.start_source(&file, &names, 0).report();
     is_done(&report, 0);
     assert!(lab.has("a", &file));
     lab.is_tidy("a");
@@ -133,11 +134,13 @@ fn a_directory_that_is_gone_is_said_and_made_again() {
 
 #[test]
 fn a_directory_of_the_files_name_is_left_alone() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 3);
     std::fs::create_dir_all(lab.path("a/disk.raw/mine")).unwrap();
-    let receivers = [lab.receive("a", "127.0.0.1:0", &[])];
-    let report = lab.send(&file, &hosts(&["a"], &receivers), 0).report();
+    let receivers = [lab.start_receiver("a", "127.0.0.1:0", &[])];
+    let report = lab
+        .start_source(&file, &hosts(&["a"], &receivers), 0)
+        .report();
     has_failed(&report, 0, &["is a directory"]);
     assert!(lab.path("a/disk.raw/mine").exists());
 }
@@ -145,14 +148,14 @@ fn a_directory_of_the_files_name_is_left_alone() {
 /// Two processes that receive into one directory.
 #[test]
 fn a_directory_that_another_receiver_has() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 10);
     let receivers = [
-        lab.receive("a", "127.0.0.1:0", &[]),
-        lab.receive("a", "127.0.0.1:0", &[]),
+        lab.start_receiver("a", "127.0.0.1:0", &[]),
+        lab.start_receiver("a", "127.0.0.1:0", &[]),
     ];
     let report = lab
-        .send(&file, &hosts(&["one", "two"], &receivers), 8 << 20)
+        .start_source(&file, &hosts(&["one", "two"], &receivers), 8 << 20)
         .report();
     // Whoever came second finds it there, as soon as the first one has finished.
     is_done(&report, 0);

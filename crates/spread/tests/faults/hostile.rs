@@ -1,7 +1,8 @@
 //! Peers that mean harm: whatever they say, a receiver and a source stay small, go on, and come to an end.
 
-use super::lab::{LONG, Lab, options, says};
-use super::wicked::{Control, DATA, END, Fake, Trick, frame_at, host, message, parent};
+use super::wicked::{Trick, host};
+use crate::kit::peer::{BEAT, Control, DATA, END, Fake, frame_at, message, parent, want};
+use crate::kit::{LONG, Place, options, says};
 use spread::manifest::{Encoding, Entry, FRAME, Id, Page};
 use spread::send::{self, State};
 use std::net::SocketAddr;
@@ -43,7 +44,7 @@ async fn those_who_are_waited_for_in_vain() {
 }
 
 /// Looks whether this receiver still does what it is for.
-async fn still_works(lab: &Lab, receiver: SocketAddr) {
+async fn still_works(lab: &Place, receiver: SocketAddr) {
     let file = lab.file("after", 3);
     let source = lab.source(&file);
     let hosts = [("a", receiver)];
@@ -67,8 +68,8 @@ async fn sayer(what: Vec<u8>) -> SocketAddr {
 }
 
 async fn words_that_are_wrong_are_noticed_at_once() {
-    let lab = Lab::new();
-    let mut victim = lab.receive("a", "127.0.0.1:0", &[]);
+    let lab = Place::new();
+    let mut victim = lab.start_receiver("a", "127.0.0.1:0", &[]);
     let before = victim.memory();
     let file = |name: &str| Fake::new(&lab.signer, name, vec![raw(1), raw(2)]);
     let pages = Page {
@@ -124,12 +125,12 @@ async fn words_that_are_wrong_are_noticed_at_once() {
 /// What would be a GiB has the room of a frame. That the manifest itself says so is found out, and named.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bomb_does_not_go_off() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let mut packer = zstd::bulk::Compressor::new(3).unwrap();
     let bomb = packer.compress(&vec![0; 1 << 30]).unwrap();
     let honest = zstd::bulk::compress(&vec![3; FRAME as usize], 1).unwrap();
     let hash = *blake3::hash(&vec![3; FRAME as usize]).as_bytes();
-    let mut victim = lab.receive("a", "127.0.0.1:0", &[]);
+    let mut victim = lab.start_receiver("a", "127.0.0.1:0", &[]);
     let before = victim.memory();
     for (name, packed) in [("bomb", bomb), ("short", honest[..20].to_vec())] {
         let fake = Fake::new(&lab.signer, name, vec![zstd(&packed, hash)]);
@@ -142,7 +143,7 @@ async fn a_bomb_does_not_go_off() {
             };
             async move {
                 let _ = stream.write_all(&what).await;
-                let beat = message(super::wicked::BEAT, &[]);
+                let beat = message(BEAT, &[]);
                 while stream.write_all(&beat).await.is_ok() {
                     sleep(Duration::from_millis(50)).await;
                 }
@@ -162,8 +163,8 @@ async fn a_bomb_does_not_go_off() {
 
 /// A source that offers and then names nobody, or is not there any more, does not hold a receiver for ever.
 async fn an_offer_with_nothing_behind_it_ends() {
-    let lab = Lab::new();
-    let mut victim = lab.receive("a", "127.0.0.1:0", &[]);
+    let lab = Place::new();
+    let mut victim = lab.start_receiver("a", "127.0.0.1:0", &[]);
     let mut silent = Fake::new(&lab.signer, "silent", vec![raw(1)])
         .offer(victim.address, &[])
         .await;
@@ -181,7 +182,7 @@ async fn an_offer_with_nothing_behind_it_ends() {
 
 /// The first host says that it has all, and plays a trick on the next one, which has it from the source then.
 async fn behind(trick: Trick, file: &Path) -> String {
-    let lab = Lab::new();
+    let lab = Place::new();
     let (evil, mut is_in, asked) = host(trick).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let hosts = [("evil", evil), ("a", listener.local_addr().unwrap())];
@@ -217,7 +218,7 @@ async fn behind(trick: Trick, file: &Path) -> String {
 }
 
 async fn a_host_that_lies_is_left() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = &lab.file("source", 8);
     let (a, b, c, d, e, f) = tokio::join!(
         behind(Trick::Dribble, file),
@@ -236,8 +237,8 @@ async fn two_thousand_strangers_at_once() {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
-    let lab = Lab::new();
-    let victim = lab.receive("a", "127.0.0.1:0", &[]);
+    let lab = Place::new();
+    let victim = lab.start_receiver("a", "127.0.0.1:0", &[]);
     let before = victim.memory();
     let mut strangers = Vec::new();
     let mut most = 0;
@@ -265,30 +266,25 @@ async fn two_thousand_strangers_at_once() {
 
 /// Children that ask for all of it and never read.
 async fn children_that_never_read() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file_of("source", 24, |_| 0);
-    let victim = lab.receive("a", "127.0.0.1:0", &[]);
+    let victim = lab.start_receiver("a", "127.0.0.1:0", &[]);
     let source = lab.source(&file);
     let id = source.transfer.header.id;
     let hosts = [("a", victim.address)];
     let sent = send::send(source.transfer.clone(), options(&hosts, None), |_| {});
     assert_eq!(sent.await.unwrap()[0].state, State::Done);
-    let want = |frame: u32, offset: u32| {
-        format!(
-            "{{\"want\":{{\"id\":\"{id}\",\"frame\":{frame},\"offset\":{offset},\"pages\":0,\"single\":false}}}}\n"
-        )
-    };
     let (files, before) = (victim.open_files(), victim.memory());
     let mut children = Vec::new();
     for number in 0..300 {
         let mut child = TcpStream::connect(victim.address).await.unwrap();
         // Some ask for what there is not.
         let words = match number % 3 {
-            0 => want(1_000_000_000, u32::MAX),
-            1 => want(3, u32::MAX),
-            _ => want(0, 0),
+            0 => want(id, 1_000_000_000, u32::MAX),
+            1 => want(id, 3, u32::MAX),
+            _ => want(id, 0, 0),
         };
-        let _ = child.write_all(words.as_bytes()).await;
+        let _ = child.write_all(&words).await;
         children.push(child);
     }
     let begin = Instant::now();
@@ -312,7 +308,7 @@ async fn children_that_never_read() {
     assert!(grown < GROWN, "{grown} KiB");
     // There is room again, and whoever reads is served.
     let mut child = TcpStream::connect(victim.address).await.unwrap();
-    child.write_all(want(0, 0).as_bytes()).await.unwrap();
+    child.write_all(&want(id, 0, 0)).await.unwrap();
     let mut got = 0;
     let mut buffer = vec![0; 1 << 16];
     while got < 24 << 20 {
@@ -327,7 +323,7 @@ async fn children_that_never_read() {
 /// made yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_among_liars() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file_of("source", 200, |_| 3);
     let accept = serde_json::json!({"accept": {"frames": 0}});
     let accepts = accept.clone();
@@ -373,7 +369,7 @@ async fn a_source_among_liars() {
     })
     .await;
     let mute = parent(|stream, _| async move { Control::new(stream).drain().await }).await;
-    let honest = lab.receive("honest", "127.0.0.1:0", &[]);
+    let honest = lab.start_receiver("honest", "127.0.0.1:0", &[]);
     let hosts = [
         ("flood", flood),
         ("fickle", fickle),
@@ -382,7 +378,7 @@ async fn a_source_among_liars() {
         ("mute", mute),
         ("honest", honest.address),
     ];
-    let mut source = lab.send_for(&file, &hosts, 0, 2000);
+    let mut source = lab.start_source_for(&file, &hosts, 0, 2000);
     let pid = source.child.id();
     let mut memory = 0;
     let begin = Instant::now();
@@ -415,7 +411,7 @@ async fn a_source_among_liars() {
 /// It comes and goes, and there is never anything new: it was waited for as long as it did so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_comes_and_goes_is_given_up() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 3);
     let fickle = parent(|stream, _| async move {
         let accept = serde_json::json!({"accept": {"frames": 0}});
@@ -436,7 +432,7 @@ async fn a_host_that_comes_and_goes_is_given_up() {
 /// A child that asks for the billionth frame does not make the source prepare all of the file at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_can_have_yet_is_not_made() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 8);
     let source = lab.source(&file);
     let id = source.transfer.header.id;
@@ -445,15 +441,15 @@ async fn what_nobody_can_have_yet_is_not_made() {
         let say = say.clone();
         async move {
             let mut control = Control::new(stream);
-            control.say(&serde_json::json!({"accept": {"frames": 0}})).await;
+            control
+                .say(&serde_json::json!({"accept": {"frames": 0}}))
+                .await;
             let parents = control.hear("parents").await;
             let said: serde_json::Value = serde_json::from_str(&parents).unwrap();
             let source: SocketAddr = said["parents"][0].as_str().unwrap().parse().unwrap();
             let mut child = TcpStream::connect(source).await.unwrap();
-            let want = format!(
-                "{{\"want\":{{\"id\":\"{id}\",\"frame\":1000000000,\"offset\":0,\"pages\":0,\"single\":false}}}}\n"
-            );
-            child.write_all(want.as_bytes()).await.unwrap();
+            let want = want(id, 1_000_000_000, 0);
+            child.write_all(&want).await.unwrap();
             // The first page comes.
             child.read_exact(&mut [0; 4]).await.unwrap();
             say.send(()).await.unwrap();

@@ -3,7 +3,8 @@
 //! Whatever is killed when: who lives gets all of it, nobody has half of it under its name, who comes back goes on where
 //! it stood, and a second run brings it to everybody. `SPREAD_SEED` chooses other moments.
 
-use super::lab::{Lab, Process};
+use super::lab::Process;
+use crate::kit::Place;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ enum State {
 }
 
 struct Run {
-    lab: Lab,
+    lab: Place,
     file: PathBuf,
     receivers: Vec<Option<Process>>,
     addresses: Vec<SocketAddr>,
@@ -34,7 +35,7 @@ struct Run {
 
 impl Run {
     fn new() -> Self {
-        let lab = Lab::new();
+        let lab = Place::new();
         let file = lab.file("source", FRAMES as usize - 1);
         Self {
             lab,
@@ -50,7 +51,7 @@ impl Run {
 
     fn start(&mut self, host: usize) {
         let listen = self.addresses[host].to_string();
-        self.receivers[host] = Some(self.lab.receive(HOSTS[host], &listen, &[]));
+        self.receivers[host] = Some(self.lab.start_receiver(HOSTS[host], &listen, &[]));
     }
 
     fn kill(&mut self, host: usize) {
@@ -83,7 +84,7 @@ fn finishing(run: &Run, host: usize) {
         dir.join("disk.raw"),
     ];
     while !begun.iter().any(|file| file.exists()) {
-        assert!(begin.elapsed() < super::lab::LONG);
+        assert!(begin.elapsed() < crate::kit::LONG);
         std::thread::yield_now();
     }
 }
@@ -94,14 +95,16 @@ fn case(victim: Option<usize>, state: State, back: bool, pause: Duration) {
     println!("{what}");
     let mut run = Run::new();
     for host in HOSTS {
-        let receiver = run.lab.receive(host, "127.0.0.1:0", &[]);
+        let receiver = run.lab.start_receiver(host, "127.0.0.1:0", &[]);
         run.addresses.push(receiver.address);
         run.receivers.push(Some(receiver));
     }
     if state == State::Behind {
         run.kill(2);
     }
-    let mut source = run.lab.send_for(&run.file, &run.hosts(), RATE, 2000);
+    let mut source = run
+        .lab
+        .start_source_for(&run.file, &run.hosts(), RATE, 2000);
     let seen = victim.unwrap_or(0);
     let mut had = 0;
     match state {
@@ -151,7 +154,7 @@ fn case(victim: Option<usize>, state: State, back: bool, pause: Duration) {
     if let Some(host) = victim.filter(|host| run.receivers[*host].is_none()) {
         run.start(host);
     }
-    let report = run.lab.send(&run.file, &run.hosts(), 0).report();
+    let report = run.lab.start_source(&run.file, &run.hosts(), 0).report();
     for (host, name) in HOSTS.into_iter().enumerate() {
         assert!(is_done(&report, host), "{what}: {report:#}");
         assert!(run.lab.has(name, &run.file), "{what}: {name}");

@@ -1,11 +1,11 @@
-//! A directory, a key, files; and sources and receivers as processes of their own: this program once more, in a role.
+//! Sources and receivers as processes of their own: this program once more, in a role.
 
+use crate::kit::{LONG, Place, options};
 use serde_json::Value;
-use spread::limit::Limit;
 use spread::receive::{self, Event};
 use spread::send::{self, Host};
 use spread::sign::{Key, Signer};
-use spread::source::{self, From, Source};
+use spread::source::{self, From};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -14,88 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
-/// Nothing here takes that long, on whatever machine.
-pub const LONG: Duration = Duration::from_secs(180);
-
-pub struct Lab {
-    dir: TempDir,
-    pub signer: Arc<Signer>,
-}
-
-impl Lab {
-    pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let signer = Arc::new(Signer::load_or_make(&dir.path().join("key")).unwrap());
-        Self { dir, signer }
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// A file with bytes that do not compress, some that do, and nothing.
-    pub fn file(&self, name: &str, mib: usize) -> PathBuf {
-        self.file_of(name, mib, |block| block >> 8 & 3)
-    }
-
-    /// `kind`: of each block of 4 KiB; 0 and 1 are random, 2 compresses, 3 is zeros.
-    pub fn file_of(&self, name: &str, mib: usize, kind: impl Fn(usize) -> usize) -> PathBuf {
-        let mut state = 88172645463325252_u64 ^ (name.len() as u64) << 40;
-        let mut bytes = Vec::with_capacity(mib << 20);
-        for block in 0..mib << 8 {
-            for word in 0..512_u64 {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                let word = match kind(block) {
-                    0 | 1 => state,
-                    2 => word % 7 * (state & 0xff),
-                    _ => 0,
-                };
-                bytes.extend(word.to_le_bytes());
-            }
-        }
-        bytes.extend(b"the end");
-        std::fs::write(self.path(name), &bytes).unwrap();
-        self.path(name)
-    }
-
-    pub fn source(&self, file: &Path) -> Source {
-        let memory = self.path("memory");
-        let signer = self.signer.clone();
-        let opened = source::open(file, "disk.raw", signer, &memory, 2, From::Nothing);
-        opened.unwrap().unwrap()
-    }
-
-    /// A receiver in this process.
-    pub async fn receiver(&self, name: &str) -> (SocketAddr, JoinHandle<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        (address, self.receive_on(listener, name))
-    }
-
-    pub fn receive_on(&self, listener: TcpListener, name: &str) -> JoinHandle<()> {
-        let options = receive::Options {
-            tls: None,
-            into: self.path(name),
-            keys: vec![self.signer.key()],
-            replace: false,
-        };
-        tokio::spawn(async move {
-            receive::receive(listener, options, |_| {}).await.unwrap();
-        })
-    }
-
-    /// Is there what was sent, all of it?
-    pub fn has(&self, host: &str, file: &Path) -> bool {
-        let there = std::fs::read(self.path(host).join("disk.raw"));
-        there.is_ok_and(|there| there == std::fs::read(file).unwrap())
-    }
-
+impl Place {
     /// Nothing is there but the file, and what is known of it.
     pub fn is_tidy(&self, host: &str) {
         let names = |dir: &Path| -> BTreeSet<String> {
@@ -117,7 +38,7 @@ impl Lab {
     }
 
     /// A receiver as a process. `listen`: port 0 for any. `settings`: of its role.
-    pub fn receive(&self, name: &str, listen: &str, settings: &[(&str, String)]) -> Process {
+    pub fn start_receiver(&self, name: &str, listen: &str, settings: &[(&str, String)]) -> Process {
         let mut all = vec![
             ("SPREAD_DIR", self.path(name).display().to_string()),
             ("SPREAD_LISTEN", listen.to_owned()),
@@ -131,12 +52,12 @@ impl Lab {
     }
 
     /// A source as a process.
-    pub fn send(&self, file: &Path, hosts: &[(&str, SocketAddr)], limit: u64) -> Process {
-        self.send_for(file, hosts, limit, 5000)
+    pub fn start_source(&self, file: &Path, hosts: &[(&str, SocketAddr)], limit: u64) -> Process {
+        self.start_source_for(file, hosts, limit, 5000)
     }
 
     /// `patience`: how many ms hosts that are not there are waited for.
-    pub fn send_for(
+    pub fn start_source_for(
         &self,
         file: &Path,
         hosts: &[(&str, SocketAddr)],
@@ -144,7 +65,7 @@ impl Lab {
         patience: u64,
     ) -> Process {
         let hosts: Vec<String> = hosts.iter().map(|(n, a)| format!("{n}={a}")).collect();
-        let place = self.dir.path().display().to_string();
+        let place = self.path("").display().to_string();
         let all = [
             ("SPREAD_PLACE", place),
             ("SPREAD_FILE", file.display().to_string()),
@@ -154,20 +75,6 @@ impl Lab {
         ];
         Process::start("send", &all)
     }
-}
-
-pub fn options(hosts: &[(&str, SocketAddr)], limit: Option<u64>) -> send::Options {
-    send::Options {
-        tls: None,
-        hosts: hosts.iter().map(|(n, a)| ((*n).to_owned(), *a)).collect(),
-        chains: 1,
-        patience: Duration::from_secs(5),
-        limit: limit.map(Limit::new),
-    }
-}
-
-pub fn says(host: &Host, words: &str) -> bool {
-    host.notes.iter().any(|note| note.contains(words))
 }
 
 /// A child process in a role; what it prints comes as lines. Ends when this is dropped, or the tests are gone.

@@ -1,7 +1,7 @@
 //! Networks that fail in whatever way and come back: everybody ends up with it.
 
-use super::lab::{LONG, Lab, options};
 use super::net::{Net, SOURCE};
+use crate::kit::{LONG, Place, options};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use spread::send::{self, Host, State};
@@ -66,7 +66,7 @@ fn apply(net: &Net, fault: &Fault) {
 /// Sends a file over a network to which this happens, each at its time in ms, and after which all is well. Looks whether
 /// everybody has it in the end.
 async fn over(faults: Vec<(u64, Fault)>) -> Result<Vec<Host>, String> {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 16);
     let net = Arc::new(Net::default());
     let mut targets: Vec<SocketAddr> = Vec::new();

@@ -1,6 +1,6 @@
 //! Sources with files that change, with nobody to send to, with one host under two names, and two at once.
 
-use super::lab::{LONG, Lab, options, says};
+use crate::kit::{LONG, Place, options, says};
 use spread::receive;
 use spread::send::{self, State};
 use spread::sign::Signer;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 /// One receiver, reached at two of its host's addresses.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_is_listed_twice_has_it_once() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 8);
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -49,7 +49,7 @@ async fn a_host_that_is_listed_twice_has_it_once() {
 /// The same is sent twice at once: they took it away from each other, again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_who_send_the_same_one_is_told() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 8);
     let (a, _task) = lab.receiver("a").await;
     let source = lab.source(&file);
@@ -77,7 +77,7 @@ async fn of_two_who_send_the_same_one_is_told() {
 /// Two sources that are both trusted have different files of one name: the newer one is taken, and it is whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_files_of_one_name_the_newer_one_stays() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let other = Arc::new(Signer::new().unwrap());
     let (old, new) = (lab.file("old", 8), lab.file("newer", 8));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -109,7 +109,7 @@ async fn of_two_files_of_one_name_the_newer_one_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_source_that_changes_after_it_was_prepared_is_named() {
     for change in ["truncated", "rewritten", "grown"] {
-        let lab = Lab::new();
+        let lab = Place::new();
         let file = lab.file_of("source", 20, |_| 0);
         let (a, _task) = lab.receiver("a").await;
         let (b, _task) = lab.receiver("b").await;
@@ -152,7 +152,7 @@ async fn a_source_that_changes_after_it_was_prepared_is_named() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_to_send_to() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 3);
     let source = lab.source(&file);
     let run = |hosts: Vec<(&'static str, SocketAddr)>| {
@@ -177,11 +177,11 @@ async fn nobody_to_send_to() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_hosts_die_in_the_middle() {
-    let lab = Lab::new();
+    let lab = Place::new();
     let file = lab.file("source", 16);
     let mut processes = Vec::new();
     for name in ["a", "b"] {
-        processes.push(lab.receive(name, "127.0.0.1:0", &[]));
+        processes.push(lab.start_receiver(name, "127.0.0.1:0", &[]));
     }
     let hosts = [("a", processes[0].address), ("b", processes[1].address)];
     let source = lab.source(&file);

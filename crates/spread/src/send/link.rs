@@ -1,0 +1,146 @@
+//! The connection on which a source leads one host.
+
+use super::GONE;
+use crate::gate;
+use crate::manifest::Hash;
+use crate::stream::Door;
+use crate::tls;
+use crate::transfer::Transfer;
+use crate::wire::{self, FromReceiver, Hello, Offer, ToReceiver};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::BufReader;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+/// So often a host that is not there is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// A host's name, as it is listed, without its port.
+pub(super) fn host_of(listed: &str) -> String {
+    let port = |end: &str| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit());
+    match listed.rsplit_once(':') {
+        Some((name, end)) if port(end) && listed.parse::<std::net::IpAddr>().is_err() => {
+            name.trim_matches(['[', ']']).to_owned()
+        }
+        _ => listed.to_owned(),
+    }
+}
+
+/// What a link says of its host.
+pub(super) enum Said {
+    /// It is there; this is how it reaches the source, and the hash of its certificate.
+    Here(SocketAddr, Option<Hash>),
+    Line(FromReceiver),
+    Gone(String),
+}
+
+/// The connection to a host, made again whenever it breaks.
+pub(super) struct Link {
+    pub host: usize,
+    pub name: String,
+    /// Which run of the source this is.
+    pub run: String,
+    pub address: SocketAddr,
+    pub door: Door,
+    pub port: u16,
+    /// It is only asked whether it has it.
+    pub ask: bool,
+    pub transfer: Arc<Transfer>,
+    pub say: mpsc::UnboundedSender<(usize, Said)>,
+}
+
+impl Link {
+    pub async fn keep(self, mut orders: mpsc::UnboundedReceiver<ToReceiver>) {
+        loop {
+            match self.once(&mut orders).await {
+                Ok(()) => return,
+                Err(why) => {
+                    let why = self.door.explain(why, &self.name);
+                    if tls::is_final(&why) {
+                        let reason = why.to_string();
+                        let refused = Said::Line(FromReceiver::Refuse { reason });
+                        let _ = self.say.send((self.host, refused));
+                        return;
+                    }
+                    if self
+                        .say
+                        .send((self.host, Said::Gone(why.to_string())))
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+            sleep(RETRY).await;
+            while let Ok(order) = orders.try_recv() {
+                if order == ToReceiver::Bye {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Ends well when there is nothing more to be said to this host.
+    async fn once(&self, orders: &mut mpsc::UnboundedReceiver<ToReceiver>) -> io::Result<()> {
+        let stream = timeout(GONE, TcpStream::connect(self.address)).await??;
+        gate::watch_over(&stream);
+        let source = SocketAddr::new(stream.local_addr()?.ip(), self.port);
+        let (stream, mark) = timeout(GONE, self.door.to_host(stream, &self.name)).await??;
+        let (reader, mut writer) = tokio::io::split(stream);
+        let mut lines = wire::Lines::new(BufReader::new(reader));
+        let offer = Offer {
+            header: self.transfer.line.clone(),
+            signature: self.transfer.proof.clone(),
+            ask: self.ask,
+            run: self.run.clone(),
+            host: self.name.clone(),
+        };
+        wire::write_line(&mut writer, &Hello::Offer(offer)).await?;
+        let _ = self.say.send((self.host, Said::Here(source, mark)));
+        // Looking at what is there from earlier may take long.
+        let mut patience = Duration::from_secs(600);
+        let mut accepted = false;
+        loop {
+            tokio::select! {
+                line = timeout(patience, lines.next::<FromReceiver>()) => {
+                    let Some(line) = line?? else {
+                        return Err(io::Error::other("it has closed the connection"));
+                    };
+                    patience = match line {
+                        FromReceiver::Done => Duration::from_secs(86400),
+                        _ => GONE,
+                    };
+                    let accepts = matches!(line, FromReceiver::Accept { .. });
+                    let looks = line == FromReceiver::Looking;
+                    let refuses = matches!(line, FromReceiver::Refuse { .. });
+                    // First it looks, then it accepts, and once. That a tree is no base may show later.
+                    let fails = matches!(line, FromReceiver::Failed { .. } | FromReceiver::NoBase);
+                    let early = accepts || refuses || looks;
+                    if accepted && early || !(accepted || early || fails) {
+                        return Err(io::Error::other("it does not keep to the protocol"));
+                    }
+                    accepted |= accepts;
+                    let last = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::NoBase | FromReceiver::Failed { .. });
+                    let _ = self.say.send((self.host, Said::Line(line)));
+                    if last {
+                        return Ok(());
+                    }
+                }
+                order = orders.recv() => {
+                    let Some(order) = order else {
+                        return Ok(());
+                    };
+                    let bye = order == ToReceiver::Bye;
+                    wire::write_line(&mut writer, &order).await?;
+                    if bye {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
