@@ -5,6 +5,7 @@
 
 use crate::manifest::{FRAME, Hash};
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -23,7 +24,7 @@ pub const KEPT: usize = 16;
 pub type BlockHash = [u8; KEPT];
 
 /// How blocks are hashed: XXH3 with 128 bits, many times faster than what a signature needs. Its seed is a secret, so that
-/// nobody can make blocks that are taken for others; if some were, the frame's own hash would not be right.
+/// nobody can make blocks that are taken for others.
 #[derive(Clone, Copy)]
 pub struct Blocks(pub u64);
 
@@ -39,11 +40,16 @@ impl Blocks {
 /// A version that receivers may have.
 pub struct Base {
     pub content: Hash,
+    size: u64,
     /// Hash of each frame; zeros for one of zeros.
     pub frames: Vec<Hash>,
-    blocks: Vec<BlockHash>,
+    /// Those of each frame that is not zeros.
+    blocks: Vec<Option<Box<FrameBlocks>>>,
     places: HashMap<BlockHash, u32>,
 }
+
+/// Hashes of a frame's blocks.
+pub type FrameBlocks = [BlockHash; FRAME as usize / BLOCK];
 
 /// What is to be done for a frame of the next version.
 pub enum Change {
@@ -54,31 +60,51 @@ pub enum Change {
 }
 
 impl Base {
-    pub fn new(content: Hash, frames: Vec<Hash>, blocks: Vec<BlockHash>) -> Self {
-        let mut places = HashMap::with_capacity(blocks.len() / 4);
-        for (place, block) in (0..ZERO).zip(&blocks) {
-            if *block != [0; KEPT] {
-                places.entry(*block).or_insert(place);
+    /// `hashes`: the file with the hash of each block, a hole where there are zeros.
+    ///
+    /// Errors: reading it.
+    pub fn read(content: Hash, size: u64, frames: Vec<Hash>, hashes: &File) -> io::Result<Self> {
+        let (mut blocks, mut places) = (Vec::with_capacity(frames.len()), HashMap::new());
+        let kept = hashes.metadata()?.len();
+        for frame in 0..frames.len() as u64 {
+            let mut here = Box::new([[0; KEPT]; FRAME as usize / BLOCK]);
+            let len = size_of_val(&*here) as u64;
+            let at = frame * len;
+            if at >= kept || crate::source::is_hole(hashes, at, len as u32) {
+                blocks.push(None);
+                continue;
             }
+            let bytes = &mut here.as_flattened_mut()[..len.min(kept - at) as usize];
+            hashes.read_exact_at(bytes, at)?;
+            let first = frame * (u64::from(FRAME) / BLOCK as u64);
+            for (place, block) in (first..u64::from(ZERO)).zip(&*here) {
+                if *block != [0; KEPT] {
+                    places.entry(*block).or_insert(place as u32);
+                }
+            }
+            blocks.push(Some(here));
         }
-        Self {
+        Ok(Self {
             content,
+            size,
             frames,
             blocks,
             places,
-        }
+        })
     }
 
     /// A patch: for each block of the frame four bytes that say where it is in the base, then the new blocks. `hashes`: of
     /// the frame's blocks.
     pub fn change(&self, index: u32, frame: &[u8], hashes: &[BlockHash]) -> Change {
         let first = index as usize * (FRAME as usize / BLOCK);
+        let before = self.blocks.get(index as usize).and_then(Option::as_deref);
         let mut where_from = Vec::new();
         let mut new = Vec::new();
         let mut same = true;
-        for ((place, block), &hash) in (first..).zip(frame.chunks(BLOCK)).zip(hashes) {
+        for ((at, block), &hash) in frame.chunks(BLOCK).enumerate().zip(hashes) {
+            let place = first + at;
             let is_whole = block.len() == BLOCK;
-            let here = self.blocks.get(place) == Some(&hash) && is_whole;
+            let here = before.map_or([0; KEPT], |before| before[at]) == hash && is_whole;
             same &= here;
             let from = match hash {
                 _ if here && hash != [0; KEPT] => place as u32,
@@ -90,8 +116,9 @@ impl Base {
                 new.extend_from_slice(block);
             }
         }
-        // The base's last frame may have been shorter.
-        if same && frame.len() == FRAME as usize && (index as usize) < self.frames.len() {
+        // The base's last frame may have been shorter, also by less than a block.
+        let end = (u64::from(index) + 1) * u64::from(FRAME);
+        if same && frame.len() == FRAME as usize && end <= self.size {
             return Change::None;
         }
         where_from.extend(new);
@@ -109,29 +136,29 @@ pub struct Shared {
     pub from: u64,
 }
 
-/// Makes a frame of a patch and the base. `frame`: as long as the frame is, and zeros. Returns what is from the base, in
-/// whole blocks.
-///
-/// Errors: reading the base. `Ok(None)`: the patch is not one for such a frame.
-pub fn apply(
-    patch: &[u8],
-    base: &impl FileExt,
-    frame: &mut [u8],
-) -> io::Result<Option<Vec<Shared>>> {
-    let count = frame.len().div_ceil(BLOCK);
-    let Some((where_from, mut new)) = patch.split_at_checked(count * 4) else {
-        return Ok(None);
-    };
+/// What a patch says of a frame; what it says nothing of is zeros.
+pub struct Recipe<'a> {
+    pub shared: Vec<Shared>,
+    /// Where in the frame, and what.
+    pub new: Vec<(usize, &'a [u8])>,
+}
+
+/// Takes a patch of a frame of this length apart. `None`: it is not one.
+pub fn read(patch: &[u8], frame: usize) -> Option<Recipe<'_>> {
+    let (where_from, bytes) = patch.split_at_checked(frame.div_ceil(BLOCK) * 4)?;
     let mut shared: Vec<Shared> = Vec::new();
+    // Ranges of `bytes`, each with its place in the frame.
+    let mut new: Vec<(usize, std::ops::Range<usize>)> = Vec::new();
+    let mut used = 0;
     for (at, from) in (0..).step_by(BLOCK).zip(where_from.chunks(4)) {
-        let len = BLOCK.min(frame.len() - at);
+        let len = BLOCK.min(frame - at);
         match crate::manifest::number(from) {
             NEW => {
-                let Some((bytes, rest)) = new.split_at_checked(len) else {
-                    return Ok(None);
-                };
-                frame[at..at + len].copy_from_slice(bytes);
-                new = rest;
+                match new.last_mut() {
+                    Some((start, range)) if *start + range.len() == at => range.end += len,
+                    _ => new.push((at, used..used + len)),
+                }
+                used += len;
             }
             ZERO => {}
             place => {
@@ -147,16 +174,29 @@ pub fn apply(
             }
         }
     }
-    for part in &shared {
-        match base.read_exact_at(&mut frame[part.at..part.at + part.len], part.from) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
+    let whole = used == bytes.len();
+    let new = new.into_iter();
+    let new = new.map(|(at, range)| Some((at, bytes.get(range)?)));
+    let new = new.collect::<Option<_>>()?;
+    whole.then_some(Recipe { shared, new })
+}
+
+impl Recipe<'_> {
+    /// Makes the frame. `frame`: as long as it is, and zeros. `false`: the base has no such bytes.
+    ///
+    /// Errors: reading the base.
+    pub fn make(&self, base: &impl FileExt, frame: &mut [u8]) -> io::Result<bool> {
+        for part in &self.shared {
+            match base.read_exact_at(&mut frame[part.at..part.at + part.len], part.from) {
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                other => other?,
+            }
         }
+        for (at, bytes) in &self.new {
+            frame[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        Ok(true)
     }
-    for part in &mut shared {
-        part.len -= part.len % BLOCK;
-    }
-    Ok(new.is_empty().then_some(shared))
 }
 
 /// Most bytes that a patch of a frame of this length can have.
@@ -178,10 +218,22 @@ mod tests {
     }
 
     fn base(bytes: &[u8]) -> Base {
-        let blocks = bytes.chunks(BLOCK).map(|b| Blocks(7).hash(b)).collect();
+        let blocks = bytes.chunks(BLOCK).flat_map(|b| Blocks(7).hash(b));
+        let hashes = file(&blocks.collect::<Vec<u8>>());
         let frames = bytes.chunks(FRAME as usize);
         let frames = frames.map(|f| *blake3::hash(f).as_bytes()).collect();
-        Base::new([0; 32], frames, blocks)
+        Base::read([0; 32], bytes.len() as u64, frames, &hashes).unwrap()
+    }
+
+    /// The frame was taken for one of the base, which ends before it does.
+    #[test]
+    fn a_file_that_grows_by_zeros_within_its_last_block() {
+        let mut old = vec![1; FRAME as usize - BLOCK];
+        old.resize(FRAME as usize - 512, 0);
+        let mut new = old.clone();
+        new.resize(FRAME as usize, 0);
+        let hashes: Vec<_> = new.chunks(BLOCK).map(|b| Blocks(7).hash(b)).collect();
+        assert!(matches!(base(&old).change(0, &new, &hashes), Change::Patch(_)));
     }
 
     proptest! {
@@ -207,9 +259,10 @@ mod tests {
                     Change::Patch(patch) => {
                         prop_assert!(patch.len() <= longest(frame.len()));
                         let mut made = vec![0; frame.len()];
-                        let shared = apply(&patch, &file, &mut made).unwrap().unwrap();
+                        let recipe = read(&patch, frame.len()).unwrap();
+                        prop_assert!(recipe.make(&file, &mut made).unwrap());
                         prop_assert!(made == frame);
-                        for Shared { at, len, from } in shared {
+                        for Shared { at, len, from } in recipe.shared {
                             let from = from as usize;
                             prop_assert!(frame[at..at + len] == old[from..from + len]);
                         }
@@ -222,7 +275,9 @@ mod tests {
         fn whatever_comes_as_a_patch_is_refused_or_makes_a_frame(patch in prop::collection::vec(any::<u8>(), 0..9000)) {
             let file = file(&[1; 3 * BLOCK]);
             let mut frame = vec![0; BLOCK + 7];
-            let _ = apply(&patch, &file, &mut frame).unwrap();
+            if let Some(recipe) = read(&patch, frame.len()) {
+                let _ = recipe.make(&file, &mut frame).unwrap();
+            }
         }
     }
 }

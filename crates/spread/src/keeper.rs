@@ -10,14 +10,16 @@
 use crate::blocks;
 use crate::chunks;
 use crate::manifest::{Encoding, Entry, FRAME};
-use crate::place::{self, Files, Old};
+use crate::place::{self, Base, Files, Old};
 use crate::transfer::Transfer;
 use crate::unpacking::Unpacking;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// What may wait for a thread: compressed frames, or pieces.
@@ -26,9 +28,12 @@ const WAITING: usize = 16;
 /// Threads that decompress, at most.
 const THREADS: usize = 4;
 
+/// So often the disk is told to begin with what has come.
+const WRITE_BACK: Duration = Duration::from_millis(250);
+
 pub enum Work {
-    /// A frame that is as in the base.
-    Same(u32),
+    /// Frames that are as in the base.
+    Same(Range<u32>),
     /// All of a compressed frame, whose bytes are what they should be.
     Unpack(u32, Vec<u8>),
     /// All of a frame that was fetched by itself; is it good?
@@ -128,6 +133,19 @@ pub fn start(
         news,
         spool_end: spool_end.into(),
     });
+    if !shared.transfer.header.tree {
+        let shared = Arc::downgrade(&shared);
+        let disk = move || {
+            while let Some(shared) = shared.upgrade() {
+                shared.files.write_back();
+                drop(shared);
+                std::thread::sleep(WRITE_BACK);
+            }
+        };
+        std::thread::Builder::new()
+            .name("disk".to_owned())
+            .spawn(disk)?;
+    }
     let works = Arc::new(Mutex::new(works));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS));
     for _ in 0..threads {
@@ -252,11 +270,20 @@ impl Inflow {
 
     /// Begins with all that is known to be as in the base.
     pub async fn same(&mut self) {
-        while let Some(entry) = self.shared.transfer.entry(self.looked_at) {
-            if entry.encoding == Encoding::Same {
-                room(&self.work).await.send(Work::Same(self.looked_at));
+        loop {
+            let first = self.looked_at;
+            let entry = |index| self.shared.transfer.entry(index);
+            while entry(self.looked_at).is_some_and(|entry| entry.encoding == Encoding::Same) {
+                self.looked_at += 1;
             }
-            self.looked_at += 1;
+            if self.looked_at > first {
+                let frames = first..self.looked_at;
+                room(&self.work).await.send(Work::Same(frames));
+            } else if entry(first).is_none() {
+                break;
+            } else {
+                self.looked_at += 1;
+            }
         }
         self.shared.more();
     }
@@ -366,11 +393,7 @@ impl Hashing {
 impl Keeper {
     fn work(&mut self, work: Work) -> io::Result<()> {
         match work {
-            Work::Same(index) => {
-                let len = self.shared.transfer.header.frame_len(index);
-                self.shared.files.same(index, len)?;
-                self.shared.good(index, None);
-            }
+            Work::Same(frames) => self.same(frames)?,
             Work::Unpack(index, packed) => {
                 let entry = self.shared.transfer.entry(index);
                 match entry {
@@ -424,7 +447,6 @@ impl Keeper {
         let len = transfer.header.frame_len(index) as usize;
         self.plain.clear();
         self.plain.reserve(len);
-        let mut parts = Vec::new();
         if entry.encoding == Encoding::Zstd {
             let unpacked = self.unpacker.decompress_to_buffer(packed, &mut self.plain);
             if unpacked.is_err() || self.plain.len() != len {
@@ -438,31 +460,69 @@ impl Keeper {
             if unpacked.is_err() {
                 return Ok(false);
             }
-            self.plain.resize(len, 0);
-            let made = match (&files.base, entry.encoding) {
-                (Some(Old::File(base)), Encoding::Patch) => {
-                    blocks::apply(&self.patch, base, &mut self.plain)?
-                }
-                (Some(Old::Tree(base)), Encoding::Ranges) => {
-                    chunks::apply(&self.patch, base, &mut self.plain)?.then(Vec::new)
-                }
+            let base = files.base.as_ref();
+            let recipe = match entry.encoding {
+                Encoding::Patch => Some(blocks::read(&self.patch, len)),
                 _ => None,
             };
-            match made {
-                Some(shared) => parts = shared,
-                None => return Ok(false),
+            if let Some(Some(recipe)) = &recipe
+                && base.is_some_and(Base::is_shared)
+                && files.share_parts(u64::from(index) * u64::from(FRAME), recipe)?
+            {
+                return Ok(true);
+            }
+            self.plain.resize(len, 0);
+            let made = match (base.map(|base| &base.old), recipe) {
+                (Some(Old::File(base)), Some(Some(recipe))) => {
+                    recipe.make(base, &mut self.plain)?
+                }
+                (Some(Old::Tree(base)), None) => {
+                    chunks::apply(&self.patch, base, &mut self.plain)?
+                }
+                _ => false,
+            };
+            if !made {
+                return Ok(false);
             }
         }
         if *blake3::hash(&self.plain).as_bytes() != entry.hash {
-            // The patch is what the source has signed: the tree has other bytes, though it looks as it came.
-            if entry.encoding == Encoding::Ranges {
-                let why = "the version that is here is not as it came";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-            }
-            return Ok(false);
+            return match entry.encoding {
+                Encoding::Zstd => Ok(false),
+                // The patch is what the source has signed.
+                _ => Err(other_base()),
+            };
         }
-        let start = u64::from(index) * u64::from(FRAME);
-        files.write_from_base(start, &self.plain, &parts)?;
+        files.write_frame(index, &self.plain)?;
         Ok(true)
     }
+
+    /// Frames that are as in the base.
+    fn same(&mut self, frames: Range<u32>) -> io::Result<()> {
+        let Shared {
+            transfer, files, ..
+        } = &*self.shared;
+        let len = |index| transfer.header.frame_len(index);
+        let bytes = frames.clone().map(|index| u64::from(len(index))).sum();
+        let shared = files.share_frames(frames.start, bytes)?;
+        for index in frames {
+            if !shared {
+                self.plain.resize(len(index) as usize, 0);
+                files.read_base(index, &mut self.plain)?;
+                let entry = transfer.entry(index);
+                let hash = *blake3::hash(&self.plain).as_bytes();
+                if entry.is_none_or(|entry| entry.hash != hash) {
+                    return Err(other_base());
+                }
+                files.write_frame(index, &self.plain)?;
+            }
+            self.shared.good(index, None);
+        }
+        Ok(())
+    }
+}
+
+/// The version that is here has other bytes, though it looks as it came: the source sends all of it then.
+fn other_base() -> io::Error {
+    let why = "the version that is here is not as it came";
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }

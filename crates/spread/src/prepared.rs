@@ -134,13 +134,16 @@ pub fn base(directory: &Path, name: &str, source: &Content, key: &str) -> Option
         frames.extend(page.entries.iter().map(|entry| entry.hash));
         rest = after;
     }
-    let blocks = std::fs::read(known.directory.join("blocks")).ok()?;
-    let content = content(known.header.size, frames.iter().copied());
+    let blocks = known.directory.join("blocks");
+    let size = known.header.size;
+    let content = content(size, frames.iter().copied());
     if source.is_tree() {
-        return Some(Base::Tree(chunks::Base::new(content, &blocks)));
+        let chunks = std::fs::read(blocks).ok()?;
+        return Some(Base::Tree(chunks::Base::new(content, &chunks)));
     }
-    let blocks = blocks.as_chunks::<{ crate::blocks::KEPT }>().0.to_vec();
-    Some(Base::File(blocks::Base::new(content, frames, blocks)))
+    let hashes = File::open(blocks).ok()?;
+    let base = blocks::Base::read(content, size, frames, &hashes).ok()?;
+    Some(Base::File(base))
 }
 
 /// The transfer of a file as it was made before, if the file is still the same and the key, too. `from_base`: one that

@@ -9,11 +9,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What is remembered of a file that is whole: to know it again without reading it.
-#[derive(Serialize, Deserialize, PartialEq)]
+#[derive(Serialize, Deserialize)]
 pub struct Seen {
     size: u64,
     modified: (i64, i64),
     inode: u64,
+    /// When anything of the file was changed last, after it got its name. Not of a tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    changed: Option<(i64, i64)>,
     /// What it is, in hexadecimal digits.
     pub content: String,
     /// Of all that is in a tree.
@@ -33,8 +36,29 @@ impl Seen {
             size: data.size(),
             modified: (data.mtime(), data.mtime_nsec()),
             inode: data.ino(),
+            changed: None,
             content: content.to_owned(),
         })
+    }
+
+    /// The same, with the time when anything of the file was changed: nobody can set that back.
+    pub fn with_time_of(self, file: &Path) -> io::Result<Self> {
+        let data = std::fs::symlink_metadata(file)?;
+        let changed = Some((data.ctime(), data.ctime_nsec()));
+        Ok(Self { changed, ..self })
+    }
+
+    /// Are these of the same file, or tree, and is it as it was?
+    pub fn is(&self, other: &Self) -> bool {
+        let all = |seen: &Self| (seen.size, seen.modified, seen.inode);
+        all(self) == all(other) && self.content == other.content && self.tree == other.tree
+    }
+
+    /// Has nobody so much as touched it since? Somebody who did need not have changed its bytes.
+    pub fn is_untouched(&self, file: &Path) -> bool {
+        let changed = |data: std::fs::Metadata| (data.ctime(), data.ctime_nsec());
+        let now = std::fs::symlink_metadata(file).ok().map(changed);
+        self.tree.is_some() || self.changed.is_some() && self.changed == now
     }
 
     /// What was remembered of the file of this name, if it is what is wanted and the file is still the same.
@@ -45,6 +69,6 @@ impl Seen {
             return None;
         }
         let now = Self::of(&directory.join(name), &seen.content).ok()?;
-        (now == seen).then_some(seen)
+        now.is(&seen).then_some(seen)
     }
 }

@@ -137,7 +137,10 @@ pub(super) async fn offered(
             wire::write_line(writer, &FromReceiver::NoBase).await?;
             return Ok(());
         }
-        Ok(Opened::Files(files, transfer, end)) => {
+        Ok(Opened::Files(mut files, transfer, end)) => {
+            if hub.options.tls.is_some() {
+                files.make_private();
+            }
             Session::new(transfer, *files, end, Trust::new(key, hub.door()))
         }
         Err(e) => Err(e),
