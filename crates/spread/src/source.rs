@@ -5,7 +5,7 @@ use crate::blocks::{BLOCK, BlockHash, Blocks, Change};
 use crate::chunks::{self, Ranges};
 use crate::content::Content;
 use crate::level::{self, Levels};
-use crate::manifest::{Bad, Encoding, Entry, FRAME, Hash, Header, Id, Page, hex};
+use crate::manifest::{Bad, Encoding, Entry, FRAME, Hash, Header, Id, PAGE_FRAMES, Page, hex};
 use crate::place::is_zero;
 use crate::prepared::{self, Half, Stamp};
 use crate::pull::{manifest, manifest_title, page_title};
@@ -28,8 +28,8 @@ const AHEAD: u32 = 64;
 /// Frames so near to the furthest child are made in any case.
 const NEAR: u32 = 16;
 
-/// Most frames of a page here; fewer where the next one is not ready.
-const PAGE: usize = 64;
+/// Pages are no more often than that, if they are not full: each host checks two signatures of each.
+const PAGES: Duration = Duration::from_millis(4);
 
 /// Bytes that are read at a time, and hashed while they are in the processor's cache.
 const STEP: usize = 128 << 10;
@@ -426,11 +426,12 @@ impl Maker {
     /// The thread that puts frames in order, binds them into pages and signs these.
     fn bind(&self, signer: &Signer, mut half: Half) -> Result<(), Wrong> {
         let frames = self.transfer.header.frames();
-        let mut first = 0;
+        let (mut first, mut next) = (0, Instant::now());
         while first < frames {
             let mut made = Vec::new();
-            while made.len() < PAGE && first + (made.len() as u32) < frames {
-                match self.take(first + made.len() as u32, made.is_empty()) {
+            while made.len() < PAGE_FRAMES && first + (made.len() as u32) < frames {
+                let until = (!made.is_empty()).then_some(next);
+                match self.take(first + made.len() as u32, until) {
                     Some(Ok(one)) => made.push(one),
                     Some(Err(why)) => {
                         // There is less of it than there was? Of a tree the error itself says so.
@@ -440,7 +441,7 @@ impl Maker {
                         };
                         return Err(changed.unwrap_or(Bad(format!("reading: {why}"))))?;
                     }
-                    None if made.is_empty() => return Ok(()),
+                    None if made.is_empty() || self.transfer.failed().is_some() => return Ok(()),
                     None => break,
                 }
             }
@@ -465,6 +466,7 @@ impl Maker {
                 }
             }
             first += page.entries.len() as u32;
+            next = Instant::now() + PAGES;
         }
         half.same(&self.source)?;
         let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer))?;
@@ -474,17 +476,18 @@ impl Maker {
         Ok(())
     }
 
-    /// The next frame; `wait`: or nothing, if it is not ready.
-    fn take(&self, index: u32, wait: bool) -> Option<io::Result<Made>> {
+    /// The next frame; nothing, if it is not ready by then.
+    fn take(&self, index: u32, until: Option<Instant>) -> Option<io::Result<Made>> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(made) = ready.remove(&index) {
                 return Some(made);
             }
-            if !wait || self.transfer.failed().is_some() {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) || self.transfer.failed().is_some() {
                 return None;
             }
-            let limit = Duration::from_millis(100);
+            let limit = left.unwrap_or(Duration::from_millis(100));
             let waited = self.came.wait_timeout(ready, limit);
             ready = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
