@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Less is copied: each part that is shared is an extent of its own.
-const LEAST_SHARED: usize = 64 << 10;
+const LEAST_SHARED: usize = 16 << 10;
 
 /// A version that a new one can be made from.
 pub struct Base {
