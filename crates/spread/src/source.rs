@@ -502,18 +502,25 @@ pub(crate) fn is_hole(file: &File, start: u64, len: u32) -> bool {
     }
 }
 
-/// Does a little of it become clearly smaller?
-fn promises(bytes: &[u8]) -> io::Result<bool> {
-    let middle = &bytes[bytes.len() / 2..];
-    let some = &middle[..middle.len().min(SAMPLE)];
-    let packed = zstd::bulk::compress(some, level::FASTEST)?;
-    Ok(packed.len() < some.len() / 8 * 7)
+/// A compressor of some level; making one costs more than many a thing that it is for.
+#[derive(Default)]
+struct Compressor(Option<(i32, zstd::bulk::Compressor<'static>)>);
+
+impl Compressor {
+    fn pack(&mut self, bytes: &[u8], level: i32) -> io::Result<Vec<u8>> {
+        let known = self.0.take().filter(|(now, _)| *now == level);
+        let made = || Ok::<_, io::Error>((level, zstd::bulk::Compressor::new(level)?));
+        let known = known.map_or_else(made, Ok)?;
+        self.0.insert(known).1.compress(bytes)
+    }
 }
 
 /// Compresses where it pays.
 #[derive(Default)]
 struct Packer {
-    packer: Option<(i32, zstd::bulk::Compressor<'static>)>,
+    frames: Compressor,
+    patches: Compressor,
+    samples: Compressor,
     /// Frames in a row that did not become smaller.
     misses: u32,
     untried: u32,
@@ -522,22 +529,24 @@ struct Packer {
 impl Packer {
     /// Little is sent, and it is made once: it may take a moment. Nothing, if it is no less than the frame.
     fn pack_patch(&mut self, patch: &[u8], frame: usize) -> io::Result<Option<Vec<u8>>> {
-        let packed = zstd::bulk::compress(patch, PATCH_LEVEL)?;
+        let packed = self.patches.pack(patch, PATCH_LEVEL)?;
         Ok((packed.len() < frame).then_some(packed))
     }
 
+    /// Does a little of it become clearly smaller?
+    fn promises(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let middle = &bytes[bytes.len() / 2..];
+        let some = &middle[..middle.len().min(SAMPLE)];
+        let packed = self.samples.pack(some, level::FASTEST)?;
+        Ok(packed.len() < some.len() / 8 * 7)
+    }
+
     fn pack(&mut self, bytes: &[u8], level: i32) -> io::Result<Option<Vec<u8>>> {
-        if self.untried > 0 && !promises(bytes)? {
+        if self.untried > 0 && !self.promises(bytes)? {
             self.untried -= 1;
             return Ok(None);
         }
-        if self.packer.as_ref().is_none_or(|(now, _)| *now != level) {
-            self.packer = Some((level, zstd::bulk::Compressor::new(level)?));
-        }
-        let Some((_, packer)) = &mut self.packer else {
-            return Ok(None);
-        };
-        let packed = packer.compress(bytes)?;
+        let packed = self.frames.pack(bytes, level)?;
         // A few percent are not worth the receivers' time.
         if packed.len() < bytes.len() / 32 * 31 {
             self.misses = 0;
