@@ -288,7 +288,10 @@ impl Maker {
                 return;
             }
             let start = u64::from(index) * u64::from(FRAME);
-            let made = match self.source.is_hole(start, self.transfer.header.frame_len(index)) {
+            let made = match self
+                .source
+                .is_hole(start, self.transfer.header.frame_len(index))
+            {
                 true => Ok(Made::ZERO),
                 false if !self.wait(index) => return,
                 false => self.frame(index, &mut packer, &mut room),
