@@ -9,6 +9,7 @@ mod faults {
     mod hostile;
     mod killed;
     mod lab;
+    mod limit;
     mod net;
     mod network;
     mod source;
