@@ -5,6 +5,7 @@
 mod kit;
 
 mod faults {
+    mod blame;
     mod disk;
     mod hostile;
     mod killed;
