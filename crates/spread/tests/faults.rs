@@ -13,6 +13,7 @@ mod faults {
     mod limit;
     mod net;
     mod network;
+    mod silence;
     mod source;
     mod wicked;
 }

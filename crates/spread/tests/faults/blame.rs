@@ -1,10 +1,10 @@
 //! Who is named for a frame that is not what it should be: whoever sent it as good, and nobody else.
 
 use crate::kit::peer::{
-    BAD, BEAT, Control, DATA, FRAME_AT, Fake, frame_at, hear, message, parent, want_one,
+    BAD, BEAT, Control, DATA, FRAME_AT, Fake, frame, frame_at, hear, message, parent, raw, want_one,
 };
 use crate::kit::{LONG, Place};
-use spread::manifest::{Entry, FRAME};
+use spread::manifest::FRAME;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,14 +14,9 @@ use tokio::time::timeout;
 
 const LEN: usize = FRAME as usize;
 
-fn frame(byte: u8) -> Vec<u8> {
-    vec![byte; LEN]
-}
-
 /// A file of two frames: ones, and twos.
 fn two(place: &Place) -> Fake {
-    let entry = |byte| Entry::raw(FRAME, *blake3::hash(&frame(byte)).as_bytes());
-    Fake::new(&place.signer, "file", vec![entry(1), entry(2)])
+    Fake::new(&place.signer, "file", vec![raw(1), raw(2)])
 }
 
 /// A parent that says this, and this to whoever wants a frame by itself; then it closes.

@@ -2,7 +2,7 @@
 
 use super::wicked::{Trick, host};
 use crate::kit::peer::{
-    BEAT, Control, DATA, END, Fake, frame_at, hear, idle, message, parent, want,
+    BEAT, Control, DATA, END, Fake, frame_at, hear, idle, message, parent, raw, want,
 };
 use crate::kit::{LONG, Place, options, says};
 use spread::manifest::{Encoding, Entry, FRAME, Id, Page};
@@ -17,11 +17,6 @@ use tokio::time::{sleep, timeout};
 
 /// KiB that a process may have grown by, whatever was done to it.
 const GROWN: u64 = 64 << 10;
-
-fn raw(byte: u8) -> Entry {
-    let frame = vec![byte; FRAME as usize];
-    Entry::raw(FRAME, *blake3::hash(&frame).as_bytes())
-}
 
 fn zstd(packed: &[u8], hash: [u8; 32]) -> Entry {
     Entry {

@@ -33,6 +33,16 @@ pub fn frame_at(frame: u32, offset: u32) -> Vec<u8> {
     )
 }
 
+/// A frame of this byte.
+pub fn frame(byte: u8) -> Vec<u8> {
+    vec![byte; FRAME as usize]
+}
+
+/// Such a frame, as a page has it.
+pub fn raw(byte: u8) -> Entry {
+    Entry::raw(FRAME, *blake3::hash(&frame(byte)).as_bytes())
+}
+
 /// What a source has that makes its manifest as it likes.
 pub struct Fake {
     pub header: Header,
