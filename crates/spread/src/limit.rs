@@ -12,6 +12,9 @@ const PIECE: Duration = Duration::from_millis(50);
 const LEAST: f64 = 4096.0;
 const MOST: f64 = 1048576.0;
 
+/// What did not go in so much time before goes besides: whoever is woken late must not be slower for it.
+const LATE: Duration = Duration::from_millis(100);
+
 pub struct Limit {
     /// Bytes a second.
     rate: f64,
@@ -57,9 +60,10 @@ impl Limit {
         if let Some(free) = free {
             sleep_until(free).await;
         }
-        // From when it could have gone: that it was woken a little later must not make all slower.
+        // From when it could have gone, not from now.
+        let since = came.checked_sub(LATE).unwrap_or(came);
         let mut free = self.free();
-        *free = Some(free.map_or(came, |free| free.max(came)) + self.time(bytes));
+        *free = Some(free.map_or(came, |free| free.max(since)) + self.time(bytes));
     }
 
     /// So many bytes that were taken did not go after all.
@@ -84,6 +88,22 @@ mod tests {
         }
         let took = begin.elapsed();
         assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(11));
+    }
+
+    /// It was slower than it should be where the processor was busy.
+    #[tokio::test(start_paused = true)]
+    async fn to_be_late_now_and_then_costs_nothing() {
+        let limit = Limit::new(1000);
+        let begin = Instant::now();
+        for _ in 0..101 {
+            limit.take(100).await;
+            tokio::time::sleep(Duration::from_millis(90)).await;
+            limit.take(100).await;
+            tokio::time::sleep(Duration::from_millis(105)).await;
+        }
+        let took = begin.elapsed();
+        assert!(took >= Duration::from_millis(20_000), "{took:?}");
+        assert!(took < Duration::from_millis(20_300), "{took:?}");
     }
 
     /// A child that had gone by the time it was its turn had what it waited for counted as sent.
