@@ -7,6 +7,7 @@ mod kit;
 mod faults {
     mod blame;
     mod disk;
+    mod firewall;
     mod hostile;
     mod killed;
     mod lab;
