@@ -186,7 +186,8 @@ impl Net {
     /// What a host says to the source, with the source's links.
     fn for_source(&self, host: usize, mut line: String) -> String {
         let unreached = line.contains("\"unreached\":true");
-        self.unreached.fetch_add(u64::from(unreached), Ordering::Relaxed);
+        self.unreached
+            .fetch_add(u64::from(unreached), Ordering::Relaxed);
         let doors = self.doors.lock().unwrap();
         let own = doors
             .iter()
