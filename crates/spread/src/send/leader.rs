@@ -230,7 +230,11 @@ impl Leader {
                 self.hosts[host].state = State::NoBase;
             }
             FromReceiver::Report(report) => self.report(host, &report),
-            FromReceiver::Lost { parent, why } => {
+            FromReceiver::Lost {
+                parent,
+                why,
+                unreached,
+            } => {
                 self.note(host, format!("left {}: {why}", self.name(parent)));
                 let its = |parent: &usize| {
                     let all = self.chains.parents(host);
@@ -242,6 +246,7 @@ impl Leader {
                     let quiet = |at: Instant| at.elapsed() > QUIET;
                     match self.heard[parent].is_none_or(quiet) {
                         true => self.chains.leave(parent),
+                        false if unreached => self.chains.keep_apart(host, parent),
                         false => self.chains.complain(host, parent),
                     }
                 }
