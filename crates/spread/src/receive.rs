@@ -103,6 +103,27 @@ impl Hub {
         }
     }
 
+    /// What failed is not to be had from here: its files are closed, and take no room any more.
+    fn let_go(&self, transfer: &Arc<Transfer>) {
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        transfers.retain(|(_, one)| !Arc::ptr_eq(one, transfer));
+    }
+
+    /// This one has its name now. What had that before has lost it, and takes no room any more.
+    fn settled(&self, transfer: &Arc<Transfer>) {
+        let name = &transfer.header.name;
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        transfers.retain(|(_, one)| {
+            one.header.name != *name || !one.complete() || Arc::ptr_eq(one, transfer)
+        });
+    }
+
     fn add(&self, transfer: &Arc<Transfer>) {
         let mut transfers = self
             .transfers

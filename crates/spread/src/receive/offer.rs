@@ -166,7 +166,7 @@ pub(super) async fn offered(
         from,
     });
     let result = tokio::select! {
-        result = session.run(lines, writer, &directory) => result,
+        result = session.run(lines, writer, hub) => result,
         () = ended.notified() => {
             let reason = "it was offered again, and goes on with that offer".to_owned();
             let failed = FromReceiver::Failed { reason: reason.clone() };
@@ -178,6 +178,7 @@ pub(super) async fn offered(
     hub.forget(&header.name, &ended);
     if let Err(why) = &result {
         transfer.fail(why);
+        hub.let_go(&transfer);
     }
     (hub.told)(match result {
         Ok(()) => Event::Done { header },

@@ -1,0 +1,95 @@
+//! What a receiver and a source hold, for whom and for how long: disk space, places, connections, time.
+
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use kit::peer::{Control, FAILED, Fake, parent};
+use kit::{LONG, Place, noise, options, says};
+use serde_json::json;
+use spread::manifest::{Entry, FRAME, Id};
+use spread::send::{self, State};
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+/// Bytes on the disk of all files below this directory that this process has open, with name or without.
+fn held(dir: &Path) -> u64 {
+    let mut files = BTreeMap::new();
+    for fd in std::fs::read_dir("/proc/self/fd").unwrap().flatten() {
+        let Ok(target) = std::fs::read_link(fd.path()) else {
+            continue;
+        };
+        if let (true, Ok(data)) = (target.starts_with(dir), std::fs::metadata(fd.path())) {
+            files.insert(data.ino(), data.blocks() * 512);
+        }
+    }
+    files.values().sum()
+}
+
+/// Returns when this is so.
+async fn until(what: &str, is: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Versions that were replaced were on the disk as long as the receiver ran, up to eight of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_replaced_takes_no_room() {
+    let place = Place::new();
+    let hosts = place.receivers(["a"]).await;
+    for version in 0..3 {
+        let file = place.write("source", &noise(version, 3 << 20));
+        let report = place.send(&file, &hosts).await;
+        assert_eq!(report[0].state, State::Done, "{report:?}");
+    }
+    let dir = place.path("a");
+    until("the last version is held, and nothing else", || {
+        held(&dir) < 4 << 20
+    })
+    .await;
+    // It can still be had from there.
+    assert!(held(&dir) > 2 << 20);
+}
+
+/// What had failed kept its blocks, even when its file was removed: a disk that was full stayed full.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_not_held() {
+    let place = Place::new();
+    let receiver = place.receiver("a").await.0;
+    let frame = *blake3::hash(&[7; FRAME as usize]).as_bytes();
+    let fake = Fake::new(&place.signer, "disk.raw", vec![Entry::raw(FRAME, frame)]);
+    let mut control = fake.offer(receiver, &[]).await;
+    let dir = place.path("a");
+    let open = || {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+        links.filter(|link| link.starts_with(&dir)).count()
+    };
+    assert!(open() > 0);
+    control.say(&json!("bye")).await;
+    until("nothing is held", || open() == 0).await;
+}
+
+/// All that is said to whoever asks for one frame.
+async fn single(at: std::net::SocketAddr, id: Id, frame: u32) -> Vec<u8> {
+    let want = json!({"want": {"id": id, "frame": frame, "offset": 0, "pages": 0, "single": true}});
+    let mut child = TcpStream::connect(at).await.unwrap();
+    child
+        .write_all(format!("{want}\n").as_bytes())
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    let read = timeout(Duration::from_secs(10), child.read_to_end(&mut said)).await;
+    read.unwrap_or_else(|_| panic!("frame {frame}: it is waited for"))
+        .unwrap();
+    said
+}
