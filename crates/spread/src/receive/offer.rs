@@ -74,12 +74,15 @@ pub(super) async fn offered(
             return has_it(hub, &header, lines, writer).await;
         }
         _ if offer.ask => return Err(io::Error::other("it does not have it")),
-        Some((old, true)) if old.created > header.created => {
+        // Also if somebody has changed or removed it since: whoever says again what was offered once must not bring it
+        // back.
+        Some((old, same)) if old.created > header.created => {
             let when = |header: &Header| authority::when_nanos(header.created);
             return refuse(
                 &header.name,
                 format!(
-                    "what is here is newer: made {} by its source's clock, this one {}",
+                    "what {} is newer: made {} by its source's clock, this one {}",
+                    if *same { "is here" } else { "came here last" },
                     when(old),
                     when(&header)
                 ),
