@@ -79,6 +79,24 @@ async fn what_failed_is_not_held() {
     until("nothing is held", || open() == 0).await;
 }
 
+/// Whoever asked for a frame that there is not, or that has no bytes, had a place for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_there_is_not_is_not_waited_for() {
+    let place = Place::new();
+    let hosts = place.receivers(["a"]).await;
+    let file = place.write("source", &[noise(1, 1 << 20), vec![0; 2 << 20]].concat());
+    let source = place.source(&file);
+    let id = source.transfer.header.id;
+    let sent = send::send(source.transfer.clone(), options(&hosts, None), |_| {});
+    let report = timeout(LONG, sent).await.unwrap().unwrap();
+    assert_eq!(report[0].state, State::Done, "{report:?}");
+    for frame in [1, 2, 3, u32::MAX] {
+        let said = single(hosts[0].1, id, frame).await;
+        assert_eq!(said.get(3), Some(&FAILED), "frame {frame}: {said:?}");
+    }
+    assert!(single(hosts[0].1, id, 0).await.len() > 1 << 20);
+}
+
 /// All that is said to whoever asks for one frame.
 async fn single(at: std::net::SocketAddr, id: Id, frame: u32) -> Vec<u8> {
     let want = json!({"want": {"id": id, "frame": frame, "offset": 0, "pages": 0, "single": true}});
