@@ -20,17 +20,20 @@ use leader::Leader;
 use link::Link;
 use serde::Serialize;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::BufReader;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 /// A host that is silent for so long has gone.
 const GONE: Duration = Duration::from_millis(1500);
+
+/// Connections that the kernel has taken and this process not yet.
+const BACKLOG: u32 = 1024;
 
 pub struct Options {
     /// Names, for the report, and addresses.
@@ -132,7 +135,7 @@ pub async fn send_by(
         chains.expect(rate);
     }
     gate::allow_files();
-    let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
+    let listener = listen()?;
     let port = listener.local_addr()?.port();
     let limit = options.limit.map(Arc::new);
     let door = Door(options.tls);
@@ -202,6 +205,22 @@ pub async fn send_by(
     Ok(hosts)
 }
 
+/// Hosts may have addresses of either kind, and reach this one by its own of the same kind.
+fn listen() -> io::Result<TcpListener> {
+    let both = || {
+        let socket = TcpSocket::new_v6()?;
+        // Whatever the system's default is.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+        socket.bind((Ipv6Addr::UNSPECIFIED, 0).into())?;
+        socket.listen(BACKLOG)
+    };
+    both().or_else(|_: io::Error| {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+        socket.listen(BACKLOG)
+    })
+}
+
 async fn serve_all(
     listener: TcpListener,
     transfer: Arc<Transfer>,
@@ -222,7 +241,7 @@ async fn serve_all(
                 let guest = gate.guest().await;
                 children.spawn(async move {
                     gate::watch_over(&stream);
-                    let who = from.ip().to_string();
+                    let who = from.ip().to_canonical().to_string();
                     let accepted = timeout(GONE, door.accept(stream, &who));
                     let Some(Ok(Ok(mut stream))) = guest.says(accepted).await else {
                         return;

@@ -111,3 +111,28 @@ async fn single(at: std::net::SocketAddr, id: Id, frame: u32) -> Vec<u8> {
         .unwrap();
     said
 }
+
+/// The source listened on IPv4 only, and told hosts its address of the other kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_may_have_addresses_of_either_kind() {
+    let place = Place::new();
+    let mut hosts = Vec::new();
+    for (name, at) in [("a", "[::1]:0"), ("b", "127.0.0.1:0"), ("c", "[::1]:0")] {
+        match TcpListener::bind(at).await {
+            Ok(listener) => {
+                hosts.push((name, listener.local_addr().unwrap()));
+                place.receive_on(listener, name);
+            }
+            Err(e) => println!("not tested, because there is no {at} here: {e}"),
+        }
+    }
+    let file = place.file("source", 3);
+    let source = place.source(&file);
+    // Each has it from the source alone, too.
+    for some in hosts.chunks(1).chain([&hosts[..]]) {
+        let sent = send::send(source.transfer.clone(), options(some, None), |_| {});
+        let report = timeout(LONG, sent).await.unwrap().unwrap();
+        let done = report.iter().all(|host| host.state == State::Done);
+        assert!(done, "{report:#?}");
+    }
+}
