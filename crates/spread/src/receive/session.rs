@@ -110,7 +110,7 @@ impl Session {
         loop {
             tokio::select! {
                 line = lines.next::<ToReceiver>(), if source => match line {
-                    Ok(Some(ToReceiver::Certificates(list))) => self.trust.meet(list),
+                    Ok(Some(ToReceiver::Certificates(list))) => self.trust.meet(list, &self.named),
                     Ok(Some(ToReceiver::Parents(list))) => self.name(list),
                     Ok(Some(ToReceiver::Bye)) if finished => return Ok(()),
                     Ok(Some(ToReceiver::Bye)) => return Err("the source has ended it".to_owned()),
