@@ -36,6 +36,9 @@ const SAY: Duration = Duration::from_secs(2);
 /// Children that are served at once.
 const CHILDREN: usize = 192;
 
+/// Offers that are looked at, or whose sources have heard that all is here. With one more, the oldest of these is closed.
+const OFFERS: usize = 64;
+
 /// Transfers that are whole and can still be had from here.
 const KEPT: usize = 8;
 
@@ -64,6 +67,9 @@ struct Hub {
     told: Box<dyn Fn(Event) + Send + Sync>,
     transfers: Mutex<Vec<(Id, Arc<Transfer>)>>,
     coming: Mutex<HashMap<String, Comes>>,
+    /// For sources to which nothing is to be said any more than that all is here: whoever repeats offers must not have
+    /// connections without end.
+    offers: Gate,
 }
 
 /// What comes under a name.
@@ -154,7 +160,9 @@ pub async fn receive(
         told: Box::new(told),
         transfers: Mutex::default(),
         coming: Mutex::default(),
+        offers: Gate::with(OFFERS, 0),
     });
+    gate::allow_files();
     let mut connections = JoinSet::new();
     let gate = Gate::new(CHILDREN);
     loop {
@@ -215,10 +223,13 @@ async fn connection_from(
             _ => Ok(()),
         },
         Some(Hello::Offer(offer)) => {
+            let Some(source) = guest.says(hub.offers.guest()).await else {
+                return Ok(());
+            };
             drop(guest);
             let (reader, mut writer) = tokio::io::split(stream);
             let lines = Lines::new(BufReader::new(reader));
-            if let Err(why) = offer::offered(hub, lines, &mut writer, &offer, from).await {
+            if let Err(why) = offer::offered(hub, lines, &mut writer, &offer, from, source).await {
                 let reason = why.to_string();
                 wire::write_line(&mut writer, &FromReceiver::Refuse { reason }).await?;
                 writer.shutdown().await?;

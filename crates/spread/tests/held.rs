@@ -136,3 +136,43 @@ async fn hosts_may_have_addresses_of_either_kind() {
         assert!(done, "{report:#?}");
     }
 }
+
+/// An offer that was recorded, said again and again: each connection was kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn offers_that_are_repeated_do_not_pile_up() {
+    let place = Place::new();
+    let hosts = place.receivers(["a"]).await;
+    let file = place.file("source", 1);
+    let source = place.source(&file);
+    let sent = send::send(source.transfer.clone(), options(&hosts, None), |_| {});
+    assert_eq!(sent.await.unwrap()[0].state, State::Done);
+    let (line, proof) = (&source.transfer.line, &source.transfer.proof);
+    let offer = json!({"offer": {"header": line, "signature": proof}});
+    let words = format!("{offer}\n");
+    let mut repeated = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(hosts[0].1).await.unwrap();
+        stream.write_all(words.as_bytes()).await.unwrap();
+        repeated.push(stream);
+    }
+    let begin = Instant::now();
+    let is_closed = |stream: &TcpStream| loop {
+        match stream.try_read(&mut [0; 4096]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(e) => return e.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    };
+    while !repeated.is_empty() {
+        repeated.retain(|stream| !is_closed(stream));
+        if repeated.len() <= 64 {
+            break;
+        }
+        let long = begin.elapsed() > Duration::from_secs(20);
+        assert!(!long, "{} are kept", repeated.len());
+        sleep(Duration::from_millis(20)).await;
+    }
+    let file = place.file("another", 2);
+    let report = place.send(&file, &hosts).await;
+    assert_eq!(report[0].state, State::Done, "{report:?}");
+}

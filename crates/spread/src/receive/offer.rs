@@ -3,6 +3,7 @@
 use super::session::Session;
 use super::{Comes, Event, Hub, Lines, REPORT, SAY};
 use crate::authority;
+use crate::gate::Guest;
 use crate::manifest::Header;
 use crate::place::{self, Files};
 use crate::sign::Key;
@@ -29,6 +30,7 @@ pub(super) async fn offered(
     writer: &mut WriteHalf<Stream>,
     offer: &Offer,
     from: SocketAddr,
+    source: Guest,
 ) -> io::Result<()> {
     let title = "oscarv spread: header";
     let refuse = |name: &str, why: String| {
@@ -71,7 +73,7 @@ pub(super) async fn offered(
     }
     match &there {
         Some((old, true)) if old.id == header.id => {
-            return has_it(hub, &header, lines, writer).await;
+            return has_it(hub, &header, lines, writer, source).await;
         }
         _ if offer.ask => return Err(io::Error::other("it does not have it")),
         // Also if somebody has changed or removed it since: whoever says again what was offered once must not bring it
@@ -133,7 +135,7 @@ pub(super) async fn offered(
         // While this waited, what was displaced came to its end.
         Ok(Opened::Whole) => {
             hub.forget(&header.name, &ended);
-            return has_it(hub, &header, lines, writer).await;
+            return has_it(hub, &header, lines, writer, source).await;
         }
         Ok(Opened::NoBase) => {
             hub.forget(&header.name, &ended);
@@ -164,6 +166,8 @@ pub(super) async fn offered(
     };
     let transfer = session.transfer.clone();
     hub.add(&transfer);
+    // What comes is one for each name, and comes to its end.
+    drop(source);
     (hub.told)(Event::Begun {
         header: header.clone(),
         from,
@@ -196,13 +200,19 @@ async fn has_it(
     header: &Header,
     mut lines: Lines,
     writer: &mut WriteHalf<Stream>,
+    source: Guest,
 ) -> io::Result<()> {
     let frames = header.frames();
     let gives = Some(hub.transfer(header.id).is_some_and(|t| t.complete()));
     wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
     wire::write_line(writer, &FromReceiver::Done).await?;
     // As long as the connection is there, the source knows that this host is.
-    while let Ok(Some(ToReceiver::Parents(_) | ToReceiver::Certificates(_))) = lines.next().await {}
+    let end = async {
+        while let Ok(Some(ToReceiver::Parents(_) | ToReceiver::Certificates(_))) =
+            lines.next().await
+        {}
+    };
+    source.says(end).await;
     Ok(())
 }
 
