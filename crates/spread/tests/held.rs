@@ -176,3 +176,32 @@ async fn offers_that_are_repeated_do_not_pile_up() {
     let report = place.send(&file, &hosts).await;
     assert_eq!(report[0].state, State::Done, "{report:?}");
 }
+
+/// Anybody could say of anybody else that it spoils frames, and that was in the report.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_its_parents_can_be_accused_by_a_host() {
+    let place = Place::new();
+    let honest = place.receiver("honest").await.0;
+    let evil = parent(move |stream, line| async move {
+        let mut control = Control::new(stream);
+        if !line.starts_with("{\"offer\"") {
+            // A child: it leaves before long.
+            return control.drain().await;
+        }
+        control.say(&json!({"accept": {"frames": 0}})).await;
+        control.hear("parents").await;
+        for frame in 0..3 {
+            let said = json!({"spoilt": {"parent": honest, "frame": frame}});
+            control.say(&said).await;
+        }
+        control.say(&json!({"failed": {"reason": "no more"}})).await;
+        control.drain().await;
+    })
+    .await;
+    let file = place.file("source", 3);
+    let hosts = [("evil".to_owned(), evil), ("honest".to_owned(), honest)];
+    let report = place.send(&file, &hosts).await;
+    assert_eq!(report[1].state, State::Done, "{report:#?}");
+    assert!(says(&report[0], "was spoilt by honest"), "{report:#?}");
+    assert!(!says(&report[1], "spoilt"), "{report:#?}");
+}

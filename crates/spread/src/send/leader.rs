@@ -232,11 +232,7 @@ impl Leader {
             FromReceiver::Report(report) => self.report(host, &report),
             FromReceiver::Lost { parent, why } => {
                 self.note(host, format!("left {}: {why}", self.name(parent)));
-                let its = |parent: &usize| {
-                    let all = self.chains.parents(host);
-                    all.contains(&Parent::Host(*parent))
-                };
-                if let Some(parent) = self.host_at(parent).filter(its)
+                if let Some(parent) = self.parent_at(host, parent)
                     && self.standing[host].complains()
                 {
                     let quiet = |at: Instant| at.elapsed() > QUIET;
@@ -249,7 +245,7 @@ impl Leader {
             FromReceiver::Spoilt { parent, frame } => {
                 let name = self.name(parent);
                 self.note(host, format!("frame {frame} was spoilt by {name}"));
-                if let Some(parent) = self.host_at(parent)
+                if let Some(parent) = self.parent_at(host, parent)
                     && self.standing[host].complains()
                 {
                     let child = self.hosts[host].name.clone();
@@ -342,6 +338,13 @@ impl Leader {
 
     fn host_at(&self, address: SocketAddr) -> Option<usize> {
         self.addresses.iter().position(|one| *one == address)
+    }
+
+    /// Which of this host's parents that is. Of others it has nothing to say.
+    fn parent_at(&self, host: usize, address: SocketAddr) -> Option<usize> {
+        let parents = self.chains.parents(host);
+        let its = |parent: &usize| parents.contains(&Parent::Host(*parent));
+        self.host_at(address).filter(its)
     }
 
     fn name(&self, address: SocketAddr) -> String {
