@@ -151,7 +151,7 @@ pub async fn send_by(
     let mut run = [0; 16];
     crate::source::fill_random(&mut run)?;
     let run = Id(run).to_string();
-    let (say, said) = mpsc::unbounded_channel();
+    let (say, said) = mpsc::channel(leader::SAID);
     let mut orders = Vec::new();
     for (index, (name, address)) in options.hosts.iter().enumerate() {
         let (order, ordered) = mpsc::unbounded_channel();

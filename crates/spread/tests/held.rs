@@ -205,3 +205,50 @@ async fn only_its_parents_can_be_accused_by_a_host() {
     assert!(says(&report[0], "was spoilt by honest"), "{report:#?}");
     assert!(!says(&report[1], "spoilt"), "{report:#?}");
 }
+
+/// Whoever said more than the source could hear kept it from everything else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_host_that_never_stops_talking_is_not_all_that_is_heard() {
+    let place = Place::new();
+    let honest = place.receiver("honest").await.0;
+    let mut hosts = vec![("honest".to_owned(), honest)];
+    // About somebody who is there, and is not its parent: it is looked for.
+    let lost = json!({"lost": {"parent": honest, "why": "x"}});
+    let many = format!("{lost}\n").repeat(500);
+    for number in 0..6 {
+        let many = many.clone();
+        let talker = parent(move |stream, _| {
+            let many = many.clone();
+            async move {
+                let mut stream = stream;
+                let accept = json!({"accept": {"frames": 0}});
+                let _ = stream.write_all(format!("{accept}\n").as_bytes()).await;
+                let begin = Instant::now();
+                while begin.elapsed() < Duration::from_secs(6)
+                    && stream.write_all(many.as_bytes()).await.is_ok()
+                {}
+                let failed = json!({"failed": {"reason": "no more"}});
+                let _ = stream.write_all(format!("{failed}\n").as_bytes()).await;
+                Control::new(stream).drain().await;
+            }
+        });
+        hosts.push((format!("talker{number}"), talker.await));
+    }
+    let file = place.file("source", 3);
+    let source = place.source(&file);
+    let looks = Arc::new(Mutex::new(vec![Instant::now()]));
+    let seen = looks.clone();
+    let sent = send::send(source.transfer.clone(), options(&hosts, None), move |_| {
+        seen.lock().unwrap().push(Instant::now())
+    });
+    let report = timeout(LONG, sent).await.unwrap().unwrap();
+    assert_eq!(report[0].state, State::Done, "{report:#?}");
+    let looks = looks.lock().unwrap();
+    let longest = looks
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .max()
+        .unwrap();
+    println!("{} looks, at most {longest:?} apart", looks.len());
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+}

@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A host that has said nothing for so long is not believed to be there, if its child misses it, too.
 const QUIET: Duration = Duration::from_millis(250);
 
+/// What hosts say waits for its turn, in this many lines; and so many are heard before something else is done.
+pub(super) const SAID: usize = 256;
+
 /// Notes of a host, and characters of a note.
 const NOTES: usize = 50;
 const NOTE: usize = 400;
@@ -86,7 +89,7 @@ impl Leader {
 
     pub async fn lead(
         mut self,
-        mut said: mpsc::UnboundedReceiver<(usize, Said)>,
+        mut said: mpsc::Receiver<(usize, Said)>,
         mut told: impl FnMut(&[Host]),
     ) -> Vec<Host> {
         let mut looks = interval(LOOK);
@@ -104,7 +107,8 @@ impl Leader {
                     let Some((host, said_now)) = next else { break };
                     self.chains.time(self.begin.elapsed().as_secs_f64());
                     self.hear(host, said_now);
-                    while let Ok((host, more)) = said.try_recv() {
+                    for _ in 1..SAID {
+                        let Ok((host, more)) = said.try_recv() else { break };
                         self.hear(host, more);
                     }
                 }
