@@ -153,9 +153,13 @@ pub async fn send_by(
     let run = Id(run).to_string();
     let (say, said) = mpsc::channel(leader::SAID);
     let mut orders = Vec::new();
+    let stranded = stranded(&options.hosts);
     for (index, (name, address)) in options.hosts.iter().enumerate() {
         let (order, ordered) = mpsc::unbounded_channel();
         orders.push(order);
+        if stranded.contains(&index) {
+            continue;
+        }
         let link = Link {
             host: index,
             name: link::host_of(name),
@@ -169,17 +173,26 @@ pub async fn send_by(
         };
         tasks.spawn(link.keep(ordered));
     }
+    let mut hosts: Vec<Host> = options
+        .hosts
+        .iter()
+        .map(|(name, _)| Host {
+            name: name.clone(),
+            ..Host::default()
+        })
+        .collect();
+    for index in stranded {
+        let address = options.hosts[index].1.ip();
+        hosts[index].state = State::Refused;
+        hosts[index].notes = vec![format!(
+            "0.0 s: {address} is an address of this host alone, and others are to have it from there: list it by its \
+             address in the network"
+        )];
+    }
     let leader = Leader {
         chains,
         needy,
-        hosts: options
-            .hosts
-            .iter()
-            .map(|(name, _)| Host {
-                name: name.clone(),
-                ..Host::default()
-            })
-            .collect(),
+        hosts,
         heard: vec![None; options.hosts.len()],
         standing: vec![Standing::default(); options.hosts.len()],
         sources: vec![None; options.hosts.len()],
@@ -203,6 +216,17 @@ pub async fn send_by(
     })
     .await;
     Ok(hosts)
+}
+
+/// Those that are named by an address that only this host can reach, if there are others: a host's own name may well be
+/// 127.0.1.1 to itself.
+fn stranded(hosts: &[(String, SocketAddr)]) -> Vec<usize> {
+    let here = |index: &usize| hosts[*index].1.ip().to_canonical().is_loopback();
+    let all: Vec<usize> = (0..hosts.len()).filter(here).collect();
+    match all.len() < hosts.len() {
+        true => all,
+        false => Vec::new(),
+    }
 }
 
 /// Hosts may have addresses of either kind, and reach this one by its own of the same kind.

@@ -252,3 +252,22 @@ async fn a_host_that_never_stops_talking_is_not_all_that_is_heard() {
     println!("{} looks, at most {longest:?} apart", looks.len());
     assert!(longest < Duration::from_secs(2), "{longest:?}");
 }
+
+/// An address of this host alone was given to the others as their parent's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_others_cannot_reach_is_refused() {
+    let place = Place::new();
+    let hosts = place.receivers(["here"]).await;
+    // Nobody is there; that it is elsewhere is enough.
+    let elsewhere = ("there".to_owned(), "192.0.2.7:7117".parse().unwrap());
+    let file = place.file("source", 1);
+    let source = place.source(&file);
+    let hosts = [hosts[0].clone(), elsewhere];
+    let mut options = options(&hosts, None);
+    options.patience = Duration::from_millis(100);
+    let sent = send::send(source.transfer.clone(), options, |_| {});
+    let report = timeout(LONG, sent).await.unwrap().unwrap();
+    assert_eq!(report[0].state, State::Refused, "{report:#?}");
+    let why = "127.0.0.1 is an address of this host alone";
+    assert!(says(&report[0], why), "{report:#?}");
+}
