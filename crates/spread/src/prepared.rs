@@ -257,8 +257,26 @@ impl Half {
         })
     }
 
-    /// Keeps a compressed frame; says where.
+    /// Keeps a compressed frame; says where. For want of room what was made longest ago is forgotten.
     pub fn spool(&mut self, index: u32, bytes: &[u8]) -> io::Result<u64> {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        loop {
+            match self.write(index, bytes) {
+                Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => {
+                    if !forget_oldest(&self.directory)? {
+                        let directory = self.directory.display();
+                        let why = format!(
+                            "{directory} is full: what is compressed needs room there, at most as much as the file"
+                        );
+                        return Err(io::Error::new(e.kind(), why));
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn write(&mut self, index: u32, bytes: &[u8]) -> io::Result<u64> {
         let len = bytes.len() as u32;
         let at = crate::place::spool_head(&self.spool, self.end, index, len)?;
         self.spool.write_all_at(bytes, at)?;
@@ -345,13 +363,28 @@ fn sweep(directory: &Path) {
     }
 }
 
-fn prune(directory: &Path) {
+/// What is remembered, and when it was made, the oldest first.
+fn by_age(directory: &Path) -> Vec<(SystemTime, PathBuf)> {
     let made = |path: PathBuf| {
         let time = std::fs::metadata(path.join("head.json")).and_then(|data| data.modified());
         time.ok().map(|time| (time, path))
     };
     let mut all: Vec<(SystemTime, PathBuf)> = entries(directory).filter_map(made).collect();
     all.sort();
+    all
+}
+
+/// Is there one less now? Whoever sends it has it open, and goes on.
+fn forget_oldest(directory: &Path) -> io::Result<bool> {
+    let _alone = alone(directory)?;
+    match by_age(directory).into_iter().next() {
+        Some((_, oldest)) => std::fs::remove_dir_all(oldest).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+fn prune(directory: &Path) {
+    let all = by_age(directory);
     let many = all.len().saturating_sub(KEPT);
     for (_, path) in all.into_iter().take(many) {
         let _ = std::fs::remove_dir_all(path);
