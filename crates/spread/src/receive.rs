@@ -13,12 +13,12 @@ use crate::tls::{self, Tls};
 use crate::transfer::Transfer;
 use crate::wire::{self, FromReceiver, Hello};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, BufReader, ReadHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Chain, ReadHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -207,11 +207,11 @@ async fn connection_from(
             return Err(e);
         }
     };
-    let hello = {
+    let (hello, rest) = {
         let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
         let hello = guest.says(timeout(HELLO, wire::read_line::<Hello>(&mut reader)));
         match hello.await {
-            Some(hello) => hello??,
+            Some(hello) => (hello??, reader.buffer().to_vec()),
             None => return Ok(()),
         }
     };
@@ -228,7 +228,8 @@ async fn connection_from(
             };
             drop(guest);
             let (reader, mut writer) = tokio::io::split(stream);
-            let lines = Lines::new(BufReader::new(reader));
+            // What has come with the offer is before the rest.
+            let lines = Lines::new(BufReader::new(Cursor::new(rest).chain(reader)));
             if let Err(why) = offer::offered(hub, lines, &mut writer, &offer, from, source).await {
                 let reason = why.to_string();
                 wire::write_line(&mut writer, &FromReceiver::Refuse { reason }).await?;
@@ -240,4 +241,4 @@ async fn connection_from(
     }
 }
 
-type Lines = wire::Lines<BufReader<ReadHalf<Stream>>>;
+type Lines = wire::Lines<BufReader<Chain<Cursor<Vec<u8>>, ReadHalf<Stream>>>>;

@@ -253,6 +253,23 @@ async fn a_host_that_never_stops_talking_is_not_all_that_is_heard() {
     assert!(longest < Duration::from_secs(2), "{longest:?}");
 }
 
+/// What came in one piece with the offer was lost: whoever named parents at once waited for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_right_after_the_offer_is_heard() {
+    let place = Place::new();
+    let receiver = place.receiver("a").await.0;
+    let frame = *blake3::hash(&[7; FRAME as usize]).as_bytes();
+    let fake = Fake::new(&place.signer, "disk.raw", vec![Entry::raw(FRAME, frame)]);
+    let (line, proof) = fake.offered();
+    let offer = json!({"offer": {"header": line, "signature": proof}});
+    let words = format!("{offer}\n\"bye\"\n");
+    let mut stream = TcpStream::connect(receiver).await.unwrap();
+    stream.write_all(words.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    let ends = timeout(Duration::from_secs(5), stream.read_to_end(&mut said)).await;
+    ends.expect("the source has ended it").unwrap();
+}
+
 /// An address of this host alone was given to the others as their parent's.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_others_cannot_reach_is_refused() {
