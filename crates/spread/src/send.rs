@@ -20,17 +20,20 @@ use leader::Leader;
 use link::Link;
 use serde::Serialize;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::BufReader;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 /// A host that is silent for so long has gone.
 const GONE: Duration = Duration::from_millis(1500);
+
+/// Connections that the kernel has taken and this process not yet.
+const BACKLOG: u32 = 1024;
 
 pub struct Options {
     /// Names, for the report, and addresses.
@@ -132,7 +135,7 @@ pub async fn send_by(
         chains.expect(rate);
     }
     gate::allow_files();
-    let listener = TcpListener::bind(("0.0.0.0", 0)).await?;
+    let listener = listen()?;
     let port = listener.local_addr()?.port();
     let limit = options.limit.map(Arc::new);
     let door = Door(options.tls);
@@ -148,11 +151,15 @@ pub async fn send_by(
     let mut run = [0; 16];
     crate::source::fill_random(&mut run)?;
     let run = Id(run).to_string();
-    let (say, said) = mpsc::unbounded_channel();
+    let (say, said) = mpsc::channel(leader::SAID);
     let mut orders = Vec::new();
+    let stranded = stranded(&options.hosts);
     for (index, (name, address)) in options.hosts.iter().enumerate() {
         let (order, ordered) = mpsc::unbounded_channel();
         orders.push(order);
+        if stranded.contains(&index) {
+            continue;
+        }
         let link = Link {
             host: index,
             name: link::host_of(name),
@@ -166,17 +173,26 @@ pub async fn send_by(
         };
         tasks.spawn(link.keep(ordered));
     }
+    let mut hosts: Vec<Host> = options
+        .hosts
+        .iter()
+        .map(|(name, _)| Host {
+            name: name.clone(),
+            ..Host::default()
+        })
+        .collect();
+    for index in stranded {
+        let address = options.hosts[index].1.ip();
+        hosts[index].state = State::Refused;
+        hosts[index].notes = vec![format!(
+            "0.0 s: {address} is an address of this host alone, and others are to have it from there: list it by its \
+             address in the network"
+        )];
+    }
     let leader = Leader {
         chains,
         needy,
-        hosts: options
-            .hosts
-            .iter()
-            .map(|(name, _)| Host {
-                name: name.clone(),
-                ..Host::default()
-            })
-            .collect(),
+        hosts,
         heard: vec![None; options.hosts.len()],
         standing: vec![Standing::default(); options.hosts.len()],
         sources: vec![None; options.hosts.len()],
@@ -202,6 +218,33 @@ pub async fn send_by(
     Ok(hosts)
 }
 
+/// Those that are named by an address that only this host can reach, if there are others: a host's own name may well be
+/// 127.0.1.1 to itself.
+fn stranded(hosts: &[(String, SocketAddr)]) -> Vec<usize> {
+    let here = |index: &usize| hosts[*index].1.ip().to_canonical().is_loopback();
+    let all: Vec<usize> = (0..hosts.len()).filter(here).collect();
+    match all.len() < hosts.len() {
+        true => all,
+        false => Vec::new(),
+    }
+}
+
+/// Hosts may have addresses of either kind, and reach this one by its own of the same kind.
+fn listen() -> io::Result<TcpListener> {
+    let both = || {
+        let socket = TcpSocket::new_v6()?;
+        // Whatever the system's default is.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+        socket.bind((Ipv6Addr::UNSPECIFIED, 0).into())?;
+        socket.listen(BACKLOG)
+    };
+    both().or_else(|_: io::Error| {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+        socket.listen(BACKLOG)
+    })
+}
+
 async fn serve_all(
     listener: TcpListener,
     transfer: Arc<Transfer>,
@@ -222,7 +265,7 @@ async fn serve_all(
                 let guest = gate.guest().await;
                 children.spawn(async move {
                     gate::watch_over(&stream);
-                    let who = from.ip().to_string();
+                    let who = from.ip().to_canonical().to_string();
                     let accepted = timeout(GONE, door.accept(stream, &who));
                     let Some(Ok(Ok(mut stream))) = guest.says(accepted).await else {
                         return;
