@@ -7,7 +7,8 @@
 //! A page, integers little-endian: magic `OVP1`, the transfer's id (16 bytes), number of its first frame (u32), count of
 //! frames (u16), and for each frame one byte that says how it is stored: 0 zeros (nothing follows); 1 as it is (BLAKE3,
 //! 32 bytes); 2 zstd (stored length as u32, BLAKE3 of the stored bytes, BLAKE3 of the frame); 3 as the base has it at the
-//! same place (BLAKE3 of the frame); 4 a patch of the base, compressed by zstd (as 2); 5 the same, of a tree.
+//! same place (BLAKE3 of the frame); 4 a patch of the base, compressed by zstd (as 2); 5 the same, of a tree (stored
+//! length as u32, BLAKE3 of the stored bytes).
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -96,6 +97,9 @@ pub struct Header {
     /// Is it a tree of files, as a tar?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tree: bool,
+    /// Of a tree what its source knows this version by, in hexadecimal digits: that is its content for whoever has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Header {
@@ -114,14 +118,19 @@ impl Header {
             created,
             base,
             tree: false,
+            version: None,
         };
         header.check()?;
         Ok(header)
     }
 
-    /// The same, of a tree.
-    pub fn of_tree(self, tree: bool) -> Self {
-        Self { tree, ..self }
+    /// The same, of a tree, which its source knows by this.
+    pub fn of_tree(self, version: &Hash) -> Self {
+        Self {
+            tree: true,
+            version: Some(hex(version)),
+            ..self
+        }
     }
 
     /// Reads the line, which has come from outside.
@@ -153,6 +162,16 @@ impl Header {
                 "the name {:?} is not letters, digits, '.', '_', '-' and '+', beginning with a letter or digit",
                 self.name
             )));
+        }
+        let digits =
+            |text: &String| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        // Of a tree that is made from another one not all frames have hashes that say what it is.
+        let known = self
+            .version
+            .as_ref()
+            .map_or(!self.tree || self.base.is_none(), digits);
+        if !known {
+            return Err(Bad("a tree without its version".to_owned()));
         }
         Ok(())
     }
@@ -194,7 +213,7 @@ pub struct Entry {
     pub stored: u32,
     /// BLAKE3 of these.
     pub stored_hash: Hash,
-    /// BLAKE3 of the frame.
+    /// BLAKE3 of the frame; zeros for one of ranges, which nobody has as a whole.
     pub hash: Hash,
 }
 
@@ -257,7 +276,9 @@ impl Page {
                     });
                     out.extend(entry.stored.to_le_bytes());
                     out.extend(entry.stored_hash);
-                    out.extend(entry.hash);
+                    if entry.encoding != Encoding::Ranges {
+                        out.extend(entry.hash);
+                    }
                 }
             }
         }
@@ -312,7 +333,10 @@ impl Page {
                         },
                         stored,
                         stored_hash: hash(take(32)?),
-                        hash: hash(take(32)?),
+                        hash: match kind {
+                            5 => [0; 32],
+                            _ => hash(take(32)?),
+                        },
                     }
                 }
                 (other, _) => return Err(Bad(format!("frame {index}: encoding {other}"))),

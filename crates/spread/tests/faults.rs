@@ -12,5 +12,6 @@ mod faults {
     mod net;
     mod network;
     mod source;
+    mod trees;
     mod wicked;
 }
