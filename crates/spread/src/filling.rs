@@ -164,7 +164,12 @@ impl Filler {
                 left
             } else {
                 // A header, or what a file is filled up with.
-                let left = left.min(if here < content { content - here } else { 1 });
+                let next = content + node.entry.padded();
+                let left = match here {
+                    _ if here < content => left.min(content - here),
+                    _ if here < next => left.min(next - here),
+                    _ => left,
+                };
                 let left = left.min(SMALL);
                 let bytes = &mut self.buffer[..left as usize];
                 base.read_exact_at(bytes, here)?;

@@ -444,6 +444,40 @@ mod tests {
         assert!(Header::new(Id([0; 16]), &"a".repeat(201), 1, 1, None).is_err());
     }
 
+    /// What is made of ranges has no hash of its own, and is of a tree that is made from another one.
+    #[test]
+    fn a_tree_is_known_by_its_version() {
+        let known = Header::new(Id([7; 16]), "tree", u64::from(FRAME), 1, None).unwrap();
+        let whole = known.clone().of_tree(&[3; 32]);
+        assert_eq!(Header::read(&whole.line().unwrap()), Ok(whole.clone()));
+        let base = Some("ab".repeat(32));
+        let made = Header {
+            base,
+            ..whole.clone()
+        };
+        assert_eq!(Header::read(&made.line().unwrap()), Ok(made.clone()));
+        for version in [None, Some("short".to_owned())] {
+            let nameless = Header {
+                version,
+                ..made.clone()
+            };
+            assert!(Header::read(&nameless.line().unwrap()).is_err());
+        }
+        let entry = Entry {
+            encoding: Encoding::Ranges,
+            hash: [0; 32],
+            ..Entry::raw(900, [5; 32])
+        };
+        let page = Page {
+            first: 0,
+            entries: vec![entry],
+        };
+        let bytes = page.bytes(made.id);
+        assert_eq!(bytes.len(), 26 + 1 + 4 + 32);
+        assert_eq!(Page::read(&bytes, &made).unwrap(), page);
+        assert!(Page::read(&bytes, &whole).is_err());
+    }
+
     #[test]
     fn the_last_frame_is_shorter() {
         let header = header(u64::from(FRAME) * 2 + 5);

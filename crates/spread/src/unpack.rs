@@ -232,9 +232,11 @@ impl Unpacker {
             at += have as u64;
         }
         let padding = entry.padded() - entry.size;
-        match from.shared()? {
-            Some((_, len)) if padding > 0 && len >= padding => from.skip(padding),
-            _ => from.read_exact(&mut [0; BLOCK as usize][..padding as usize])?,
+        if padding > 0 {
+            match from.shared()? {
+                Some((_, len)) if len >= padding => from.skip(padding),
+                _ => from.read_exact(&mut [0; BLOCK as usize][..padding as usize])?,
+            }
         }
         match &self.filling {
             Some(filling) if !parts.is_empty() => filling.add(Job { file, entry, parts }),
