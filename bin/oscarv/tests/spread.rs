@@ -8,11 +8,11 @@ use kit::program;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
 struct Receiver {
@@ -39,9 +39,13 @@ fn command(home: &Path) -> Command {
 
 /// A receiver on a port that was free; returns when it listens.
 fn receiver(home: &Path, name: &str, options: &[&str]) -> Receiver {
+    receiver_at(home, name, "127.0.0.1:0", options)
+}
+
+fn receiver_at(home: &Path, name: &str, listen: &str, options: &[&str]) -> Receiver {
     let into = home.join(name);
     let mut process = command(home)
-        .args(["spread", "receive", "--listen", "127.0.0.1:0"])
+        .args(["spread", "receive", "--listen", listen])
         .args(options)
         .arg(&into)
         .stderr(Stdio::piped())
@@ -63,6 +67,29 @@ fn send(home: &Path, arguments: &[&str]) -> Output {
     let mut command = command(home);
     command.args(["spread", "send"]).args(arguments);
     command.output().unwrap()
+}
+
+/// Sends with a report as JSON: the exit code, the report, and what was said.
+fn reported(home: &Path, arguments: &[&str]) -> (i32, Value, String) {
+    let output = send(home, &[arguments, &["--output", "json"]].concat());
+    let said = String::from_utf8(output.stderr).unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code().unwrap(), report, said)
+}
+
+/// Address of a port that was free a moment ago, and now is again.
+fn nobody() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+/// A second version: a little of it is new.
+fn change(home: &Path, name: &str) -> Vec<u8> {
+    let mut bytes = std::fs::read(home.join(name)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 5000].fill(7);
+    std::fs::write(home.join(name), &bytes).unwrap();
+    bytes
 }
 
 fn make(home: &Path, name: &str, mib: usize) -> Vec<u8> {
@@ -420,4 +447,95 @@ fn private_content_needs_a_bundle_on_both_sides() {
         send(home, &open),
         &["bundles/node1.pem", "0644", "chmod 600"],
     );
+}
+
+/// One got what was new, the other all of it, made a moment later: offered what is new again, it said that it had something
+/// newer.
+#[test]
+fn what_some_have_as_news_and_others_as_a_whole_is_the_same_to_both() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "disk.raw", 6);
+    let (a, b) = (receiver(home, "a", &[]), receiver(home, "b", &[]));
+    let both = format!("{},{}", a.address, b.address);
+    assert_eq!(reported(home, &["disk.raw", "--to", &a.address]).0, 0);
+    let bytes = change(home, "disk.raw");
+    let (code, report, said) = reported(home, &["disk.raw", "--to", &both]);
+    assert_eq!(code, 0, "{said}{report:#}");
+    let received =
+        |report: &Value, host: usize| report["hosts"][host]["received"].as_u64().unwrap();
+    assert!(received(&report, 0) < 200 << 10, "{report:#}");
+    assert!(received(&report, 1) > 1 << 20, "{report:#}");
+    for more in [&[][..], &["--whole"]] {
+        let arguments = [&["disk.raw", "--to", &both], more].concat();
+        let (code, report, said) = reported(home, &arguments);
+        assert_eq!(code, 0, "{more:?} {said}{report:#}");
+        assert_eq!(
+            (received(&report, 0), received(&report, 1)),
+            (0, 0),
+            "{report:#}"
+        );
+    }
+    for host in [a, b] {
+        assert!(std::fs::read(host.into.join("disk.raw")).unwrap() == bytes);
+    }
+}
+
+/// Such a host was in no report, and the exit code was 0.
+#[test]
+fn a_host_that_misses_a_base_where_there_is_none_has_not_got_it() {
+    let home = TempDir::new().unwrap();
+    make(home.path(), "disk.raw", 1);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let _ = stream.write_all(b"\"no-base\"\n");
+        }
+    });
+    let arguments = ["disk.raw", "--to", &to, "--patience", "1s"];
+    let (code, report, said) = reported(home.path(), &arguments);
+    assert_eq!(code, 1, "{said}{report:#}");
+    assert_eq!(report["failed"], serde_json::json!([to]));
+    let notes = report["hosts"][0]["notes"].to_string();
+    assert!(notes.contains("does not keep to the protocol"), "{notes}");
+}
+
+/// Hosts that needed all of it were only sent anything when whoever was to get what is new had it or was given up; and a
+/// host that was not there then got nothing.
+#[test]
+fn nobody_waits_for_those_who_get_what_is_new() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "disk.raw", 6);
+    let (a, b) = (receiver(home, "a", &[]), receiver(home, "b", &[]));
+    assert_eq!(reported(home, &["disk.raw", "--to", &a.address]).0, 0);
+    let bytes = change(home, "disk.raw");
+    let late = nobody();
+    let to = format!("{},{},{late}", a.address, b.address);
+    let sender = command(home)
+        .args(["spread", "send", "disk.raw", "--to", &to])
+        .args(["--patience", "60s", "--output", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while !b.into.join("disk.raw").exists() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "b waits for the absent one"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let c = receiver_at(home, "c", &late, &[]);
+    let output = sender.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert!(begin.elapsed() < Duration::from_secs(50));
+    for host in [a, b, c] {
+        assert!(std::fs::read(host.into.join("disk.raw")).unwrap() == bytes);
+    }
 }

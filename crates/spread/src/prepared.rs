@@ -24,7 +24,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Files that are remembered; the ones that were made longest ago are forgotten.
 const KEPT: usize = 8;
@@ -108,6 +108,20 @@ fn known(directory: &Path, key: &str) -> Vec<Known> {
     all
 }
 
+/// When a file that looks like this was made, by what is remembered of it: nanoseconds since 1970. If nothing is, or `anew`,
+/// it is made now, and after all others of this name, also where this host's clock was ahead once.
+pub fn made(directory: &Path, name: &str, stamp: &Stamp, key: &str, anew: bool) -> u64 {
+    let all = known(directory, key);
+    let mut of_name = all.iter().filter(|known| known.header.name == name);
+    let newest = of_name.clone().next().map(|known| known.header.created);
+    if !anew && let Some(same) = of_name.find(|known| known.head.stamp == *stamp) {
+        return same.header.created;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_nanos() as u64;
+    now.max(newest.map_or(0, |newest| newest.saturating_add(1)))
+}
+
 /// A version that hosts may have.
 pub enum Base {
     File(blocks::Base),
@@ -146,19 +160,21 @@ pub fn base(directory: &Path, name: &str, source: &Content, key: &str) -> Option
     Some(Base::File(base))
 }
 
-/// The transfer of a file as it was made before, if the file is still the same and the key, too. `from_base`: one that
-/// is made from another version, or one of the whole.
+/// The transfer of a file as it was made before, if the file is still the same and the key, too. `created`: when it was
+/// made. `from_base`: one that is made from another version, or one of the whole.
 pub fn load(
     directory: &Path,
     name: &str,
     source: &Content,
     key: &str,
+    created: u64,
     from_base: bool,
 ) -> Option<Transfer> {
     let now = source.stamp().ok()?;
     let found = known(directory, key).into_iter().find(|known| {
         known.header.name == name
             && known.head.stamp == now
+            && known.header.created == created
             && known.header.base.is_some() == from_base
     });
     let Known {

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Frames that may be ready before a child wants them; those without bytes do not count.
 const AHEAD: u32 = 64;
@@ -128,6 +128,41 @@ pub fn open(
     threads: usize,
     from: From,
 ) -> Result<Option<Source>, Wrong> {
+    open_made(file, name, signer, memory, threads, from, None)
+}
+
+/// When the version of a file that there is now was made, in nanoseconds since 1970: all transfers that are made of it have
+/// this time, so that none of them is older than another. `anew`: as if it was made at this moment, after all that is
+/// remembered of this name.
+pub fn made(
+    file: &Path,
+    name: &str,
+    signer: &Signer,
+    memory: &Path,
+    anew: bool,
+) -> Result<u64, Wrong> {
+    let wrong = |why| Wrong::File {
+        file: file.to_owned(),
+        what: "opened",
+        why,
+    };
+    let source = Content::open(file).map_err(wrong)?;
+    let source = source.ok_or_else(|| Wrong::NotAFile(file.to_owned()))?;
+    let stamp = source.stamp().map_err(wrong)?;
+    let key = signer.key().to_string();
+    Ok(prepared::made(memory, name, &stamp, &key, anew))
+}
+
+/// As [`open`], of a version that was made at this time; none: as [`made`] says.
+pub fn open_made(
+    file: &Path,
+    name: &str,
+    signer: Arc<Signer>,
+    memory: &Path,
+    threads: usize,
+    from: From,
+    made: Option<u64>,
+) -> Result<Option<Source>, Wrong> {
     let wrong = |what| {
         move |why| Wrong::File {
             file: file.to_owned(),
@@ -140,7 +175,9 @@ pub fn open(
     let stamp = source.stamp().map_err(wrong("read"))?;
     let size = source.size().map_err(wrong("read"))?;
     let key = signer.key().to_string();
-    if let Some(transfer) = prepared::load(memory, name, &source, &key, from == From::Version) {
+    let created = made.unwrap_or_else(|| prepared::made(memory, name, &stamp, &key, false));
+    let is_new = from == From::Version;
+    if let Some(transfer) = prepared::load(memory, name, &source, &key, created, is_new) {
         let transfer = Arc::new(transfer);
         let (guarded, thread) = guard(transfer.clone(), &source, stamp);
         return Ok(Some(Source {
@@ -156,10 +193,6 @@ pub fn open(
             None => return Ok(None),
         },
     };
-    let created = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos() as u64;
     let mut id = [0; 16];
     fill_random(&mut id).map_err(wrong("given an id"))?;
     let content = base.as_ref().map(|base| hex(&base.content()));
@@ -288,7 +321,10 @@ impl Maker {
                 return;
             }
             let start = u64::from(index) * u64::from(FRAME);
-            let made = match self.source.is_hole(start, self.transfer.header.frame_len(index)) {
+            let made = match self
+                .source
+                .is_hole(start, self.transfer.header.frame_len(index))
+            {
                 true => Ok(Made::ZERO),
                 false if !self.wait(index) => return,
                 false => self.frame(index, &mut packer, &mut room),

@@ -70,7 +70,7 @@ pub(super) async fn offered(
         return refuse(&header.name, format!("{} is a directory", target.display()));
     }
     match &there {
-        Some((old, true)) if old.id == header.id => {
+        Some((old, true)) if old.same_version(&header) => {
             return has_it(hub, &header, lines, writer).await;
         }
         _ if offer.ask => return Err(io::Error::other("it does not have it")),
@@ -79,7 +79,7 @@ pub(super) async fn offered(
             return refuse(
                 &header.name,
                 format!(
-                    "what is here is newer: made {} by its source's clock, this one {}",
+                    "what is here is newer: made {} by its source's clock, this one {}; send --anew puts this one in its place",
                     when(old),
                     when(&header)
                 ),
