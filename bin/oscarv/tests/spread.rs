@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tempfile::TempDir;
 
@@ -19,6 +20,27 @@ struct Receiver {
     process: Child,
     address: String,
     into: PathBuf,
+    /// What it has said since it listens, a line each.
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Receiver {
+    /// Waits until it has said something with these words, and returns that line.
+    #[track_caller]
+    fn says(&self, words: &str) -> String {
+        let begin = Instant::now();
+        loop {
+            let said = self.said.lock().unwrap().clone();
+            if let Some(line) = said.iter().find(|line| line.contains(words)) {
+                return line.clone();
+            }
+            assert!(
+                begin.elapsed() < Duration::from_secs(30),
+                "{words:?} is not in {said:#?}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
 
 impl Drop for Receiver {
@@ -54,12 +76,18 @@ fn receiver_at(home: &Path, name: &str, listen: &str, options: &[&str]) -> Recei
     let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
     let line = lines.next().unwrap().unwrap();
     let address = line.rsplit(' ').next().unwrap().to_owned();
-    // What it says later must have somewhere to go.
-    std::thread::spawn(move || lines.for_each(drop));
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = said.clone();
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            heard.lock().unwrap().push(line);
+        }
+    });
     Receiver {
         process,
         address,
         into,
+        said,
     }
 }
 
@@ -538,4 +566,313 @@ fn nobody_waits_for_those_who_get_what_is_new() {
     for host in [a, b, c] {
         assert!(std::fs::read(host.into.join("disk.raw")).unwrap() == bytes);
     }
+}
+
+/// Bytes that do not compress.
+fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let words = (0..len / 8).flat_map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    });
+    words.collect()
+}
+
+/// An image as `oscarv image build` leaves it, as far as this matters here; its id.
+fn image(state: &Path, tag: &str, disk: &[u8]) -> String {
+    let first: Vec<String> = noise(32, u64::from(disk[3 << 20]) + 1)
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let id = first.concat();
+    let directory = state.join("images").join(&id);
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::create_dir_all(state.join("tags")).unwrap();
+    std::fs::write(directory.join("disk.raw"), disk).unwrap();
+    let recipe = serde_json::json!({
+        "distribution": "debian", "release": "bookworm", "packages": [], "opkgs": [], "kernel": null, "mirror": null,
+    });
+    let manifest = serde_json::json!({
+        "format": 1, "key": id, "id": id, "recipe": recipe, "architecture": "amd64", "opkgs": [], "packages": [],
+        "kernel_release": "6", "kernel_unpacked": false, "layers": [], "modules": [], "digests": {}, "sizes": {},
+        "files": 1, "built": 0, "built_by": "a test", "epoch": 0, "sources": [],
+    });
+    std::fs::write(directory.join("manifest.json"), manifest.to_string()).unwrap();
+    let link = state.join("tags").join(tag);
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(Path::new("../images").join(&id), link).unwrap();
+    id
+}
+
+/// Each image has another name, and was always sent whole.
+#[test]
+fn the_next_image_is_made_from_the_one_before_although_its_name_is_another() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let state = home.join("state");
+    let one = image(&state, "web", &noise(6 << 20, 1));
+    let a = receiver(home, "a", &[]);
+    assert_eq!(reported(home, &[&one[..12], "--to", &a.address]).0, 0);
+    let mut bytes = noise(6 << 20, 1);
+    bytes[3 << 20..][..5000].fill(7);
+    let two = image(&state, "web", &bytes);
+    let (code, report, said) = reported(home, &["web", "--to", &a.address]);
+    assert_eq!(code, 0, "{said}");
+    let received = report["hosts"][0]["received"].as_u64().unwrap();
+    assert!(received < 200 << 10, "{report:#}");
+    let there = a.into.join(format!("{}.raw", &two[..12]));
+    assert!(std::fs::read(there).unwrap() == bytes);
+}
+
+/// A file with a secret was quoted as a whole, and a path with a slip in it was "not a public key".
+#[test]
+fn a_secret_key_is_never_shown() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let made = command(home).args(["spread", "key"]).output().unwrap();
+    assert!(made.status.success());
+    let file = home.join("state/spread/key");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let secret = text.lines().nth(1).unwrap();
+    let path = file.to_str().unwrap();
+    for (key, words) in [
+        (path, "this is a secret key"),
+        (secret, "this is a secret key"),
+        ("state/spread/kye", "there is no file state/spread/kye"),
+        ("/etc/passwd", "/etc/passwd: this is not a public key"),
+    ] {
+        let mut receive = command(home);
+        receive.args([
+            "spread",
+            "receive",
+            "--listen",
+            "127.0.0.1:0",
+            "--key",
+            key,
+            "in",
+        ]);
+        let output = receive.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(words), "{said}");
+        assert!(
+            !said.contains(&secret[..20]) && !said.contains("root:"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_earlier_version_comes_back_where_that_is_asked_for() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let first = make(home, "v1", 4);
+    std::fs::copy(home.join("v1"), home.join("v2")).unwrap();
+    let second = change(home, "v2");
+    let (a, b) = (receiver(home, "a", &[]), receiver(home, "b", &[]));
+    let to = format!("{},{}", a.address, b.address);
+    let sent = |file: &str, options: &[&str]| {
+        let arguments = [&[file, "--name", "disk", "--to", &to], options].concat();
+        reported(home, &arguments)
+    };
+    assert_eq!(sent("v1", &[]).0, 0);
+    assert_eq!(sent("v2", &[]).0, 0);
+    let (code, report, _) = sent("v1", &[]);
+    let notes = report["hosts"][0]["notes"].to_string();
+    assert_eq!(code, 1, "{report:#}");
+    assert!(
+        notes.contains("is newer") && notes.contains("--anew"),
+        "{notes}"
+    );
+    assert!(std::fs::read(a.into.join("disk")).unwrap() == second);
+    // What they have in common is not sent again.
+    let (code, report, said) = sent("v1", &["--anew"]);
+    assert_eq!(code, 0, "{said}{report:#}");
+    for (host, receiver) in [&a, &b].into_iter().enumerate() {
+        let received = report["hosts"][host]["received"].as_u64().unwrap();
+        assert!(received < 200 << 10, "{report:#}");
+        assert!(std::fs::read(receiver.into.join("disk")).unwrap() == first);
+    }
+    // From now on this is the newest.
+    assert_eq!(sent("v1", &[]).0, 0);
+    assert_eq!(sent("v2", &[]).0, 1);
+}
+
+#[test]
+fn refusals_say_who_was_refused_and_what_helps() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "disk.raw", 1);
+    make(home, "Windows 11.qcow2", 1);
+    let other = home.join("other");
+    std::fs::create_dir(&other).unwrap();
+    // It trusts its own key only.
+    let stranger = receiver(&other, "a", &[]);
+    let (code, report, _) = reported(home, &["disk.raw", "--to", &stranger.address]);
+    assert_eq!(code, 1);
+    let notes = report["hosts"][0]["notes"].to_string();
+    assert!(
+        notes.contains("--key") && notes.contains("oscarv spread key"),
+        "{notes}"
+    );
+    let line = stranger.says("refused");
+    assert!(line.contains("refused what 127.0.0.1:"), "{line}");
+    let (code, _, said) = reported(home, &["Windows 11.qcow2", "--to", &stranger.address]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("hint: --name"), "{said}");
+    // Something of that name that did not come this way.
+    let own = receiver(home, "b", &[]);
+    std::fs::write(own.into.join("disk.raw"), "mine").unwrap();
+    assert_eq!(reported(home, &["disk.raw", "--to", &own.address]).0, 1);
+    let line = own.says("refused");
+    assert!(line.contains("refused disk.raw from 127.0.0.1:"), "{line}");
+}
+
+/// Of each host: begun with a unit, further and further, and ended.
+#[test]
+fn progress_of_each_host_begins_and_ends() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let bytes = make(home, "disk.raw", 8).len() as u64;
+    let (a, gone) = (receiver(home, "a", &["--progress", "json"]), nobody());
+    let to = format!("{},{gone}", a.address);
+    let arguments = [
+        "disk.raw",
+        "--to",
+        &to,
+        "--patience",
+        "1s",
+        "--progress",
+        "json",
+    ];
+    let (code, report, said) = reported(home, &arguments);
+    assert_eq!(code, 1);
+    assert_eq!(report["id"].as_str().unwrap().len(), 32, "{report:#}");
+    let events: Vec<Value> = said
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let of = |stage: &str| {
+        let its = events.iter().filter(|event| event["stage"] == stage);
+        its.cloned().collect::<Vec<_>>()
+    };
+    let stage = of(&format!("disk.raw to {}", a.address));
+    let (first, last) = (stage.first().unwrap(), stage.last().unwrap());
+    assert_eq!(
+        (&first["event"], &first["unit"]),
+        (&"started".into(), &"bytes".into()),
+        "{said}"
+    );
+    assert_eq!(first["total"], bytes);
+    assert_eq!(last["event"], "done", "{said}");
+    assert_eq!(stage[stage.len() - 2]["done"], bytes, "{said}");
+    let begun = |stage: &[Value]| {
+        stage
+            .iter()
+            .filter(|event| event["event"] == "started")
+            .count()
+    };
+    assert_eq!(begun(&stage), 1);
+    let all = of("disk.raw");
+    assert_eq!(
+        (begun(&all), &all.last().unwrap()["event"]),
+        (1, &"failed".into()),
+        "{said}"
+    );
+    let absent = of(&format!("disk.raw to {gone}"));
+    assert_eq!(absent.last().unwrap()["event"], "failed", "{said}");
+    // The receiver tells of its part.
+    let told: Value = serde_json::from_str(&a.says("\"done\",")).unwrap();
+    assert_eq!(
+        (&told["event"], &told["stage"]),
+        (&"done".into(), &"disk.raw".into())
+    );
+    let told: Value = serde_json::from_str(&a.says("\"started\"")).unwrap();
+    assert_eq!(
+        (&told["unit"], &told["total"]),
+        (&"bytes".into(), &bytes.into())
+    );
+}
+
+/// Names that are no names of nodes of ours were errors.
+#[test]
+fn hosts_and_switches_are_called_as_the_system_calls_them() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "disk.raw", 1);
+    std::fs::write(
+        home.join("topology.conf"),
+        "SwitchName=Leaf_1 Nodes=Node[1-4],gpu_[0-3]\nSwitchName=Spine Switches=Leaf_1\n",
+    )
+    .unwrap();
+    let a = receiver(home, "a", &[]);
+    let to = format!("{},Node[1-2].invalid,gpu_[0-1].invalid", a.address);
+    let arguments = ["disk.raw", "--to", &to, "--topology", "topology.conf"];
+    let (code, report, said) = reported(home, &arguments);
+    // One that has no address is a host that has failed, and the others get it.
+    assert_eq!(code, 1, "{said}");
+    let failed = [
+        "Node1.invalid",
+        "Node2.invalid",
+        "gpu_0.invalid",
+        "gpu_1.invalid",
+    ];
+    assert_eq!(report["ok"], serde_json::json!([a.address]), "{report:#}");
+    assert_eq!(report["failed"], serde_json::json!(failed), "{report:#}");
+    let note = report["hosts"][1]["notes"][0].as_str().unwrap();
+    assert!(note.starts_with("its address is not known: "), "{note}");
+    assert!(a.into.join("disk.raw").exists());
+}
+
+/// Where a firewall lets through one port.
+#[test]
+fn the_port_of_a_source_can_be_chosen() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "disk.raw", 1);
+    let a = receiver(home, "a", &[]);
+    let port = nobody();
+    let arguments = ["disk.raw", "--to", &a.address, "--listen", &port];
+    let (code, report, said) = reported(home, &arguments);
+    assert_eq!(code, 0, "{said}{report:#}");
+    let taken = [arguments[0], "--to", &a.address, "--listen", &a.address];
+    let (code, _, said) = reported(home, &taken);
+    assert_eq!(code, 1, "{said}");
+    assert!(
+        said.contains(&format!("{} cannot be listened on", a.address)),
+        "{said}"
+    );
+}
+
+/// What was a host's newest certificate is so until the file with the next one is there.
+#[test]
+fn a_bundle_that_cannot_be_saved_revokes_nothing() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    let bundle = |into: &str| {
+        let mut command = command(home);
+        command.args(["spread", "bundle", "node1", "--into", into]);
+        command.output().unwrap().status.code()
+    };
+    let newest = || std::fs::read_to_string(home.join("state/spread/ca/hosts/node1.pem")).unwrap();
+    assert_eq!(bundle("bundles"), Some(0));
+    let before = newest();
+    std::fs::create_dir_all(home.join("full/node1.pem")).unwrap();
+    assert_eq!(bundle("full"), Some(1));
+    assert_eq!(newest(), before);
+    assert_eq!(bundle("bundles"), Some(0));
+    assert_ne!(newest(), before);
+}
+
+#[test]
+fn a_simulation_in_which_nobody_has_it_says_so() {
+    let home = TempDir::new().unwrap();
+    let mut command = command(home.path());
+    command.args(["spread", "simulate", "--hosts", "1", "--killed", "1:1s"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(said.contains("never") && !said.contains("NaN"), "{said}");
 }

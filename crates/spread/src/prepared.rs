@@ -82,6 +82,9 @@ struct Head {
     seal: String,
     key: String,
     stamp: Stamp,
+    /// What others are like it that are called otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kin: Option<String>,
 }
 
 /// One that is remembered.
@@ -128,13 +131,20 @@ pub enum Base {
     Tree(chunks::Base),
 }
 
-/// The newest version of this name that is another one than this file is now.
-pub fn base(directory: &Path, name: &str, source: &Content, key: &str) -> Option<Base> {
+/// The newest version of this name that is another one than this file is now; if there is none, the newest of its kin.
+pub fn base(
+    directory: &Path,
+    name: &str,
+    kin: Option<&str>,
+    source: &Content,
+    key: &str,
+) -> Option<Base> {
     let now = source.stamp().ok()?;
-    let all = known(directory, key);
-    let known = all
-        .into_iter()
-        .find(|known| known.header.name == name && known.head.stamp != now)?;
+    let mut all = known(directory, key);
+    all.retain(|known| known.head.stamp != now);
+    let named = all.iter().position(|known| known.header.name == name);
+    let alike = |known: &Known| kin.is_some() && known.head.kin.as_deref() == kin;
+    let known = all.swap_remove(named.or_else(|| all.iter().position(alike))?);
     // A file is not made from a tree, nor the other way around.
     if known.header.tree != source.is_tree() {
         return None;
@@ -234,6 +244,7 @@ pub struct Half {
     half: PathBuf,
     target: PathBuf,
     stamp: Stamp,
+    kin: Option<String>,
     end: u64,
     pub spool: Arc<File>,
     /// Of each block, in their order; a hole where there are zeros.
@@ -263,11 +274,17 @@ impl Half {
             half,
             target,
             stamp,
+            kin: None,
             end: 0,
             spool,
             hashes,
             _lock: lock,
         })
+    }
+
+    pub fn of_kin(mut self, kin: Option<String>) -> Self {
+        self.kin = kin;
+        self
     }
 
     /// Keeps a compressed frame; says where.
@@ -293,6 +310,7 @@ impl Half {
             seal,
             key: key.to_owned(),
             stamp: self.stamp.clone(),
+            kin: self.kin.clone(),
         };
         let mut pages = Vec::new();
         for page in transfer.pages() {

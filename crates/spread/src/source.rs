@@ -11,6 +11,7 @@ use crate::prepared::{self, Half, Stamp};
 use crate::pull::{manifest, manifest_title, page_title};
 use crate::sign::Signer;
 use crate::transfer::{Stock, Transfer};
+use crate::version::Version;
 use rustix::fs::SeekFrom;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -128,41 +129,25 @@ pub fn open(
     threads: usize,
     from: From,
 ) -> Result<Option<Source>, Wrong> {
-    open_made(file, name, signer, memory, threads, from, None)
+    let version = Version::new(file, name, signer, memory);
+    let made = version.made()?;
+    version.open(made, threads, from)
 }
 
-/// When the version of a file that there is now was made, in nanoseconds since 1970: all transfers that are made of it have
-/// this time, so that none of them is older than another. `anew`: as if it was made at this moment, after all that is
-/// remembered of this name.
-pub fn made(
-    file: &Path,
-    name: &str,
-    signer: &Signer,
-    memory: &Path,
-    anew: bool,
-) -> Result<u64, Wrong> {
-    let wrong = |why| Wrong::File {
-        file: file.to_owned(),
-        what: "opened",
-        why,
-    };
-    let source = Content::open(file).map_err(wrong)?;
-    let source = source.ok_or_else(|| Wrong::NotAFile(file.to_owned()))?;
-    let stamp = source.stamp().map_err(wrong)?;
-    let key = signer.key().to_string();
-    Ok(prepared::made(memory, name, &stamp, &key, anew))
-}
-
-/// As [`open`], of a version that was made at this time; none: as [`made`] says.
-pub fn open_made(
-    file: &Path,
-    name: &str,
-    signer: Arc<Signer>,
-    memory: &Path,
+pub(crate) fn open_version(
+    version: &Version,
+    created: u64,
     threads: usize,
     from: From,
-    made: Option<u64>,
 ) -> Result<Option<Source>, Wrong> {
+    let Version {
+        file,
+        name,
+        memory,
+        kin,
+        ..
+    } = version;
+    let signer = version.signer.clone();
     let wrong = |what| {
         move |why| Wrong::File {
             file: file.to_owned(),
@@ -175,7 +160,6 @@ pub fn open_made(
     let stamp = source.stamp().map_err(wrong("read"))?;
     let size = source.size().map_err(wrong("read"))?;
     let key = signer.key().to_string();
-    let created = made.unwrap_or_else(|| prepared::made(memory, name, &stamp, &key, false));
     let is_new = from == From::Version;
     if let Some(transfer) = prepared::load(memory, name, &source, &key, created, is_new) {
         let transfer = Arc::new(transfer);
@@ -188,7 +172,7 @@ pub fn open_made(
     }
     let base = match from {
         From::Nothing => None,
-        From::Version => match prepared::base(memory, name, &source, &key) {
+        From::Version => match prepared::base(memory, name, kin.as_deref(), &source, &key) {
             Some(base) => Some(Old::new(base, &source).map_err(wrong("read"))?),
             None => return Ok(None),
         },
@@ -204,6 +188,7 @@ pub fn open_made(
         what: "written to",
         why,
     })?;
+    let half = half.of_kin(kin.clone());
     let stock = Stock {
         file: source.handle().map_err(wrong("read"))?,
         spool: half.spool.clone(),

@@ -33,7 +33,8 @@ pub(super) async fn offered(
     let title = "oscarv spread: header";
     let refuse = |name: &str, why: String| {
         (hub.told)(Event::Refused {
-            name: name.to_owned(),
+            name: (!name.is_empty()).then(|| name.to_owned()),
+            from,
             why: why.clone(),
         });
         Err(io::Error::other(why))
@@ -45,7 +46,9 @@ pub(super) async fn offered(
     let Some(key) = key.cloned() else {
         return refuse(
             "",
-            "it is signed by none of the keys that are trusted here".to_owned(),
+            "it is signed by none of the keys that are trusted here: start the receiver with --key and \
+             what oscarv spread key prints where it is sent from"
+                .to_owned(),
         );
     };
     let header = match Header::read(&offer.header) {
@@ -164,6 +167,7 @@ pub(super) async fn offered(
     (hub.told)(Event::Begun {
         header: header.clone(),
         from,
+        transfer: transfer.clone(),
     });
     let result = tokio::select! {
         result = session.run(lines, writer, &directory) => result,

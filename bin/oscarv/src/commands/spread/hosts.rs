@@ -3,33 +3,65 @@
 use super::PORT;
 use crate::exit::Code;
 use crate::exit::Failure;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use spread::topology::Topology;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
-/// All hosts of these lists, each with its address; none twice.
-pub fn hosts(lists: &[String]) -> Result<Vec<(String, SocketAddr)>> {
-    let mut hosts: Vec<(String, SocketAddr)> = Vec::new();
-    for word in lists.iter().flat_map(|list| words(list)) {
-        for (name, address) in addresses(word)? {
-            if let Some((other, _)) = hosts.iter().find(|(_, known)| *known == address) {
-                let message = match *other == name {
-                    true => format!("{name} is listed twice"),
-                    false => format!("{other} and {name} are the same host: {address}"),
-                };
-                return Err(Failure::new(Code::Usage, message).into());
+const AS_IN: &str = "hosts are written as in node[1-8],server.example.org:7000,10.0.0.9";
+
+/// Hosts, in the order in which they were named.
+#[derive(Default)]
+pub struct Hosts {
+    pub names: Vec<String>,
+    /// Those whose address is known.
+    pub known: Vec<(String, SocketAddr)>,
+    /// The others, and why it is not.
+    pub unknown: Vec<(String, String)>,
+}
+
+impl Hosts {
+    /// All hosts of these lists, none twice.
+    ///
+    /// Errors: what was written is no list of hosts, or has one of them twice.
+    pub fn read(lists: &[String]) -> Result<Self> {
+        let mut hosts = Self::default();
+        for word in lists.iter().flat_map(|list| words(list)) {
+            for (name, address) in addresses(word)? {
+                hosts.add(name, address)?;
             }
-            hosts.push((name, address));
         }
+        // Whoever names none means none, but a word without a host in it is a mistake.
+        if hosts.names.is_empty() && !lists.is_empty() {
+            return Err(Failure::new(Code::Usage, "no hosts are named")
+                .hint(AS_IN)
+                .into());
+        }
+        Ok(hosts)
     }
-    // Whoever names none means none, but a word without a host in it is a mistake.
-    if hosts.is_empty() && !lists.is_empty() {
-        return Err(Failure::new(Code::Usage, "no hosts are named")
-            .hint("hosts are written as in node[1-8],server.example.org:7000,10.0.0.9")
-            .into());
+
+    fn add(&mut self, name: String, address: Result<SocketAddr, String>) -> Result<(), Failure> {
+        let twice = |other: &str| match other == name {
+            true => format!("{name} is listed twice"),
+            false => format!("{other} and {name} are the same host"),
+        };
+        let wrong = |message: String| Err(Failure::new(Code::Usage, message));
+        match address {
+            Ok(address) => {
+                if let Some((other, _)) = self.known.iter().find(|(_, known)| *known == address) {
+                    return match *other == name {
+                        true => wrong(twice(other)),
+                        false => wrong(format!("{}: {address}", twice(other))),
+                    };
+                }
+                self.known.push((name.clone(), address));
+            }
+            Err(_) if self.names.contains(&name) => return wrong(twice(&name)),
+            Err(why) => self.unknown.push((name.clone(), why)),
+        }
+        self.names.push(name);
+        Ok(())
     }
-    Ok(hosts)
 }
 
 /// What commas separate, outside of brackets.
@@ -48,48 +80,50 @@ pub fn topology(file: &Path) -> Result<(Topology, String)> {
     let wrong = |message: String| Failure::new(Code::Usage, message);
     let text = std::fs::read_to_string(file)
         .map_err(|e| wrong(format!("{} cannot be read: {e}", file.display())))?;
-    let expand = |set: &str| match remote::parse_names(set) {
-        Ok(names) => Ok(names.iter().map(ToString::to_string).collect()),
-        Err(e) => Err(e.to_string()),
-    };
+    let expand = |set: &str| remote::parse_hosts(set).map_err(|e| e.to_string());
     let topology = Topology::read(&text, &file.display().to_string(), expand)
         .map_err(|e| wrong(e.to_string()))?;
     let system = rustix::system::uname();
     Ok((topology, system.nodename().to_string_lossy().into_owned()))
 }
 
-fn addresses(word: &str) -> Result<Vec<(String, SocketAddr)>> {
+/// The hosts of a word, each with its address, or why that is not known.
+fn addresses(word: &str) -> Result<Vec<(String, Result<SocketAddr, String>)>> {
     if let Ok(address) = word.parse::<SocketAddr>() {
-        return Ok(vec![(word.to_owned(), address)]);
+        return Ok(vec![(word.to_owned(), Ok(address))]);
     }
     if let Ok(address) = word.parse::<IpAddr>() {
-        return Ok(vec![(word.to_owned(), SocketAddr::new(address, PORT))]);
+        return Ok(vec![(word.to_owned(), Ok(SocketAddr::new(address, PORT)))]);
     }
     let (set, port) = match word.rsplit_once(':') {
         None => (word, PORT),
         Some((set, port)) => (
             set,
             port.parse().map_err(|_| {
-                Failure::new(Code::Usage, format!("{word:?}: {port:?} is not a port"))
-                    .hint("hosts are written as in node[1-8],server.example.org:7000,10.0.0.9")
+                Failure::new(Code::Usage, format!("{word:?}: {port:?} is not a port")).hint(AS_IN)
             })?,
         ),
     };
     let names = match set.contains('[') {
-        true => remote::parse_names(set)?
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        true => remote::parse_hosts(set)
+            .map_err(|e| Failure::new(Code::Usage, e.to_string()).hint(AS_IN))?,
         false => vec![set.to_owned()],
     };
     let resolve = |name: String| {
-        let found = (name.as_str(), port).to_socket_addrs();
-        let found = found.with_context(|| format!("the host {name} is not known"))?;
-        let all: Vec<_> = found.collect();
-        // One that most networks have.
-        let address = all.iter().find(|a| a.is_ipv4()).or(all.first());
-        let address = address.with_context(|| format!("the host {name} has no address"))?;
-        Ok((name, *address))
+        let address = resolve(&name, port);
+        (name, address)
     };
-    names.into_iter().map(resolve).collect()
+    Ok(names.into_iter().map(resolve).collect())
+}
+
+fn resolve(name: &str, port: u16) -> Result<SocketAddr, String> {
+    let found = (name, port).to_socket_addrs();
+    let all: Vec<_> = found
+        .map_err(|e| format!("its address is not known: {e}"))?
+        .collect();
+    // One that most networks have.
+    let address = all.iter().find(|a| a.is_ipv4()).or(all.first());
+    address
+        .copied()
+        .ok_or_else(|| "it has no address".to_owned())
 }
