@@ -876,3 +876,61 @@ fn a_simulation_in_which_nobody_has_it_says_so() {
     assert_eq!(output.status.code(), Some(0));
     assert!(said.contains("never") && !said.contains("NaN"), "{said}");
 }
+
+/// Who would get what from whom, and nothing is changed, here or there.
+#[test]
+fn a_dry_run_says_what_would_be_done_and_does_nothing() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "disk.raw", 6);
+    let hosts = ["a", "b", "c"].map(|name| receiver(home, name, &[]));
+    let [a, b, c] = &hosts;
+    let gone = nobody();
+    let to = format!("{},{},{},{gone}", a.address, b.address, c.address);
+    let dry = |to: &str| reported(home, &["disk.raw", "--to", to, "--dry-run"]);
+    let of = |report: &Value, what: &str| -> Vec<Value> {
+        let hosts = report["hosts"].as_array().unwrap().iter();
+        hosts.map(|host| host[what].clone()).collect()
+    };
+    // Nobody has anything: a chain.
+    let (code, report, said) = dry(&to);
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(
+        of(&report, "has"),
+        ["nothing", "nothing", "nothing", "away"],
+        "{report:#}"
+    );
+    assert_eq!(
+        of(&report, "parent"),
+        [
+            Value::Null,
+            a.address.as_str().into(),
+            b.address.as_str().into(),
+            Value::Null
+        ]
+    );
+    assert_eq!(report["most"], 3 * (6 << 20));
+    assert!(!home.join("state/spread/sent").exists());
+    // One has it, and then the version before.
+    assert_eq!(reported(home, &["disk.raw", "--to", &a.address]).0, 0);
+    let (_, report, _) = dry(&to);
+    assert_eq!(
+        of(&report, "has"),
+        ["it", "nothing", "nothing", "away"],
+        "{report:#}"
+    );
+    change(home, "disk.raw");
+    let remembered = all_of(&home.join("state"));
+    let (_, report, _) = dry(&to);
+    assert_eq!(
+        of(&report, "has"),
+        ["base", "nothing", "nothing", "away"],
+        "{report:#}"
+    );
+    assert_eq!(all_of(&home.join("state")), remembered);
+    for host in [b, c] {
+        assert!(!host.into.join("disk.raw").exists() && !host.into.join(".spread").exists());
+    }
+    let reachable = format!("{},{}", a.address, b.address);
+    assert_eq!(dry(&reachable).0, 0);
+}

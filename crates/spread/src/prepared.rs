@@ -132,6 +132,37 @@ pub enum Base {
 }
 
 /// The newest version of this name that is another one than this file is now; if there is none, the newest of its kin.
+fn before(
+    directory: &Path,
+    name: &str,
+    kin: Option<&str>,
+    source: &Content,
+    key: &str,
+) -> Option<Known> {
+    let now = source.stamp().ok()?;
+    let mut all = known(directory, key);
+    all.retain(|known| known.head.stamp != now);
+    let named = all.iter().position(|known| known.header.name == name);
+    let alike = |known: &Known| kin.is_some() && known.head.kin.as_deref() == kin;
+    let at = named.or_else(|| all.iter().position(alike))?;
+    // A file is not made from a tree, nor the other way around.
+    let known = all.swap_remove(at);
+    (known.header.tree == source.is_tree()).then_some(known)
+}
+
+/// Header and signature of the version that this file may be made from.
+pub fn base_offer(
+    directory: &Path,
+    name: &str,
+    kin: Option<&str>,
+    source: &Content,
+    key: &str,
+) -> Option<(String, String)> {
+    let known = before(directory, name, kin, source, key)?;
+    Some((known.head.header, known.head.signature))
+}
+
+/// The version that this file may be made from.
 pub fn base(
     directory: &Path,
     name: &str,
@@ -139,16 +170,7 @@ pub fn base(
     source: &Content,
     key: &str,
 ) -> Option<Base> {
-    let now = source.stamp().ok()?;
-    let mut all = known(directory, key);
-    all.retain(|known| known.head.stamp != now);
-    let named = all.iter().position(|known| known.header.name == name);
-    let alike = |known: &Known| kin.is_some() && known.head.kin.as_deref() == kin;
-    let known = all.swap_remove(named.or_else(|| all.iter().position(alike))?);
-    // A file is not made from a tree, nor the other way around.
-    if known.header.tree != source.is_tree() {
-        return None;
-    }
+    let known = before(directory, name, kin, source, key)?;
     let pages = std::fs::read(known.directory.join("pages")).ok()?;
     let mut frames = Vec::new();
     let mut rest = pages.as_slice();

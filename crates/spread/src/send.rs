@@ -1,5 +1,6 @@
 //! The source's side: it offers a transfer to hosts, and leads them.
 
+mod ask;
 mod house;
 mod leader;
 mod link;
@@ -16,6 +17,7 @@ use crate::tls::Tls;
 use crate::topology::Topology;
 use crate::transfer::Transfer;
 use crate::wire::CONNECT;
+pub use ask::{Asked, Has, ask};
 use house::House;
 use leader::Leader;
 use link::Link;

@@ -1,10 +1,11 @@
 //! One version of what is sent: which file, under which name, and when it was made.
 
 use crate::content::Content;
-use crate::manifest::Header;
+use crate::manifest::{FRAME, Header};
 use crate::prepared;
 use crate::sign::Signer;
 use crate::source::{self, From, Source, Wrong};
+use crate::transfer::Transfer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,26 @@ pub struct Version {
     pub(crate) memory: PathBuf,
     pub(crate) kin: Option<String>,
     anew: bool,
+}
+
+/// What sending a version would be.
+#[derive(Clone)]
+pub struct Outlook {
+    /// Its bytes.
+    pub size: u64,
+    /// Header and signature of it, by which hosts say whether they have it.
+    pub(crate) offer: (String, String),
+    /// Bytes that go to a host that has nothing of it, at most.
+    pub(crate) whole: u64,
+    /// The same of the version before, and bytes that go to a host that has that, at most.
+    pub(crate) base: Option<((String, String), u64)>,
+}
+
+impl Outlook {
+    /// As if there was no version before.
+    pub fn without_base(self) -> Self {
+        Self { base: None, ..self }
+    }
 }
 
 impl Version {
@@ -68,6 +89,54 @@ impl Version {
     pub fn check_name(name: &str) -> Result<(), Wrong> {
         let header = Header::new(crate::manifest::Id([0; 16]), name, 0, 0, None);
         Ok(header.map(drop)?)
+    }
+
+    /// What sending it would be. Nothing is made or written for that.
+    ///
+    /// Errors: it cannot be read.
+    pub fn outlook(&self) -> Result<Outlook, Wrong> {
+        let wrong = |why| Wrong::File {
+            file: self.file.clone(),
+            what: "opened",
+            why,
+        };
+        let source = Content::open(&self.file).map_err(wrong)?;
+        let source = source.ok_or_else(|| Wrong::NotAFile(self.file.clone()))?;
+        let size = source.size().map_err(wrong)?;
+        let (made, key) = (self.made()?, self.signer.key().to_string());
+        let (memory, name) = (&self.memory, &self.name);
+        let load = |news| prepared::load(memory, name, &source, &key, made, news);
+        let (whole, news) = (load(false), load(true));
+        let id = crate::manifest::Id([0; 16]);
+        let header = Header::new(id, name, size, made, None)?.of_tree(source.is_tree());
+        let offer = match whole.as_ref().or(news.as_ref()) {
+            Some(transfer) => (transfer.line.clone(), transfer.proof.clone()),
+            // Nobody can have it: it only shows whether they would take it.
+            None => {
+                let line = header.line()?;
+                let proof = self.signer.sign(line.as_bytes(), "oscarv spread: header")?;
+                (line, proof)
+            }
+        };
+        let stored = |transfer: &Transfer| {
+            let entries = (0..transfer.header.frames()).filter_map(|index| transfer.entry(index));
+            entries.map(|entry| u64::from(entry.stored)).sum()
+        };
+        let data = || {
+            let frames = (0..header.frames()).map(|index| (index, header.frame_len(index)));
+            let there = frames
+                .filter(|(index, len)| !source.is_hole(u64::from(*index) * u64::from(FRAME), *len));
+            there.map(|(_, len)| u64::from(len)).sum()
+        };
+        let whole: u64 = whole.as_ref().map_or_else(data, stored);
+        let base = prepared::base_offer(memory, name, self.kin.as_deref(), &source, &key);
+        let base = base.map(|base| (base, news.as_ref().map_or(whole, stored)));
+        Ok(Outlook {
+            size,
+            offer,
+            whole,
+            base,
+        })
     }
 
     /// A transfer of it, that was made at this time, and starts to fill it; or finds the one that was made before of the

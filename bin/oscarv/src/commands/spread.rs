@@ -1,5 +1,6 @@
 //! `spread`: a file on many hosts in the time of one.
 
+mod dry_run;
 mod hosts;
 mod receive;
 mod send;

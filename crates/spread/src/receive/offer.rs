@@ -76,7 +76,7 @@ pub(super) async fn offered(
         Some((old, true)) if old.same_version(&header) => {
             return has_it(hub, &header, lines, writer).await;
         }
-        _ if offer.ask => return Err(io::Error::other("it does not have it")),
+        _ if offer.ask => return Err(io::Error::other(wire::LACKS)),
         Some((old, true)) if old.created > header.created => {
             let when = |header: &Header| authority::when_nanos(header.created);
             return refuse(

@@ -2,7 +2,7 @@
 
 use super::hosts::{self, Hosts};
 use super::tell::Teller;
-use super::{signer, stand_back};
+use super::{dry_run, signer, stand_back};
 use crate::args::SpreadSend;
 use crate::commands::spread_bundle;
 use crate::context::{Context, runtime};
@@ -52,6 +52,13 @@ pub fn run(context: &Context, args: &SpreadSend) -> Result<Code> {
     };
     for (name, why) in from.unknown {
         context.say(format!("nothing comes from {name}: {why}"));
+    }
+    if args.dry_run {
+        let outlook = match args.whole {
+            true => version.outlook()?.without_base(),
+            false => version.outlook()?,
+        };
+        return dry_run::run(context, &name, &outlook, &options, &plan, &to);
     }
     let begin = Instant::now();
     let (size, what) = open(version, args.whole)?;
