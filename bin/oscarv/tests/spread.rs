@@ -111,6 +111,21 @@ fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
+/// A receiver that says this to each offer, whatever it is; its address.
+fn played(answer: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    address.to_string()
+}
+
 /// A second version: a little of it is new.
 fn change(home: &Path, name: &str) -> Vec<u8> {
     let mut bytes = std::fs::read(home.join(name)).unwrap();
@@ -514,16 +529,7 @@ fn what_some_have_as_news_and_others_as_a_whole_is_the_same_to_both() {
 fn a_host_that_misses_a_base_where_there_is_none_has_not_got_it() {
     let home = TempDir::new().unwrap();
     make(home.path(), "disk.raw", 1);
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = listener.local_addr().unwrap().to_string();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut line = String::new();
-            BufReader::new(&stream).read_line(&mut line).unwrap();
-            let _ = stream.write_all(b"\"no-base\"\n");
-        }
-    });
+    let to = played("\"no-base\"\n");
     let arguments = ["disk.raw", "--to", &to, "--patience", "1s"];
     let (code, report, said) = reported(home.path(), &arguments);
     assert_eq!(code, 1, "{said}{report:#}");
@@ -544,20 +550,23 @@ fn nobody_waits_for_those_who_get_what_is_new() {
     let bytes = change(home, "disk.raw");
     let late = nobody();
     let to = format!("{},{},{late}", a.address, b.address);
-    let sender = command(home)
+    let mut sender = command(home)
         .args(["spread", "send", "disk.raw", "--to", &to])
         .args(["--patience", "60s", "--output", "json"])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let begin = Instant::now();
-    while !b.into.join("disk.raw").exists() {
-        assert!(
-            begin.elapsed() < Duration::from_secs(30),
-            "b waits for the absent one"
-        );
+    let mut waits = false;
+    while !waits && !b.into.join("disk.raw").exists() {
+        waits = begin.elapsed() > Duration::from_secs(30);
         std::thread::sleep(Duration::from_millis(10));
     }
+    if waits {
+        let _ = sender.kill();
+        let _ = sender.wait();
+    }
+    assert!(!waits, "b waits for the absent one");
     let c = receiver_at(home, "c", &late, &[]);
     let output = sender.wait_with_output().unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -933,4 +942,18 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     }
     let reachable = format!("{},{}", a.address, b.address);
     assert_eq!(dry(&reachable).0, 0);
+}
+
+#[test]
+fn a_source_that_hosts_cannot_reach_says_which_option_helps() {
+    let home = TempDir::new().unwrap();
+    make(home.path(), "disk.raw", 1);
+    let to = played(
+        "{\"accept\":{\"frames\":0}}\n\
+         {\"lost\":{\"parent\":\"192.0.2.1:9\",\"why\":\"it cannot be reached: timed out\"}}\n\
+         {\"failed\":{\"reason\":\"nobody had more of it\"}}\n",
+    );
+    let (code, _, said) = reported(home.path(), &["disk.raw", "--to", &to]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("--listen ADDRESS:PORT"), "{said}");
 }

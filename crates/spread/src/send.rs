@@ -112,6 +112,14 @@ pub struct Host {
     pub notes: Vec<String>,
 }
 
+impl Host {
+    /// It failed, and has said that it did not get through to the source.
+    pub fn is_shut_out(&self) -> bool {
+        let said = |note: &String| note.contains("left the source: it cannot be reached");
+        self.state == State::Failed && self.notes.iter().any(said)
+    }
+}
+
 /// Offers a transfer to hosts, and returns when each of them has it, or will not have it.
 ///
 /// `told` is called some ten times a second with the hosts as they are.

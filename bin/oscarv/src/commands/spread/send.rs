@@ -100,7 +100,13 @@ pub fn run(context: &Context, args: &SpreadSend) -> Result<Code> {
                 plan::fold(names(false)),
             ),
         )
-        .hint("mend what the notes say and send it again: hosts that have it are left alone")
+        .hint(match hosts.iter().any(Host::is_shut_out) {
+            true => {
+                "hosts cannot reach this one: let a port through its firewall, name it by --listen ADDRESS:PORT, and \
+                 send it again: hosts that have it are left alone"
+            }
+            false => "mend what the notes say and send it again: hosts that have it are left alone",
+        })
         .into()),
     }
 }
