@@ -358,6 +358,15 @@ pub struct SpreadSend {
     /// Send all of it also to hosts that have another version of it
     #[arg(long)]
     pub whole: bool,
+    /// Send it as if it was made now: where a newer version is, too, to go back to an earlier one
+    #[arg(long)]
+    pub anew: bool,
+    /// Ask who is there and has what, say who would get it from whom and how many bytes at most, and send nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where hosts find this one, if a firewall lets through only some ports [default: all addresses, any port]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
     /// Take the processor and the disk only when nobody else wants them
     #[arg(long)]
     pub idle: bool,

@@ -19,6 +19,6 @@ pub use copy::{Copied, get, push, size_of};
 pub use error::Error;
 pub use exec::{Cancel, Event, Options, Outcome, Status, Stream, exec, highest};
 pub use fold::{Folded, fold, fold_ends};
-pub use nodes::{BadNodes, fold_names, parse_names};
+pub use nodes::{BadNodes, fold_names, parse_hosts, parse_names};
 pub use quote::{command_line, quote};
 pub use ssh::{Ssh, Tty};

@@ -20,6 +20,32 @@ const MOST: u64 = 100_000;
 
 /// The names in a set, in its order. Purely a matter of text: whether there are such nodes is another question.
 pub fn parse_names(text: &str) -> Result<Vec<Name>, BadNodes> {
+    let names = expand(text)?.into_iter().map(|name| {
+        Name::new(&name).map_err(|reason| BadNodes::Name {
+            text: text.to_owned(),
+            reason,
+        })
+    });
+    names.collect()
+}
+
+/// The same of hosts that are not nodes of ours: names as the system has them, with capital letters, `_` and domains.
+pub fn parse_hosts(text: &str) -> Result<Vec<String>, BadNodes> {
+    let names = expand(text)?;
+    let fits = |name: &String| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        name.len() <= 253
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.bytes().all(plain)
+    };
+    match names.iter().all(fits) {
+        true => Ok(names),
+        false => Err(BadNodes::Form(text.to_owned())),
+    }
+}
+
+/// At least one name, whatever it is.
+fn expand(text: &str) -> Result<Vec<String>, BadNodes> {
     let form = || BadNodes::Form(text.to_owned());
     // The parser makes every number of a range at once: bound them before it sees them.
     let mut digits = 0;
@@ -55,18 +81,10 @@ pub fn parse_names(text: &str) -> Result<Vec<Name>, BadNodes> {
         return Err(form());
     }
     let set: NodeSet<IdRangeList> = Parser::default().parse(text).map_err(|_| form())?;
-    let names: Result<Vec<_>, _> = set
-        .iter()
-        .map(|name| {
-            Name::new(&name).map_err(|reason| BadNodes::Name {
-                text: text.to_owned(),
-                reason,
-            })
-        })
-        .collect();
-    match names {
-        Ok(names) if names.is_empty() => Err(form()),
-        names => names,
+    let names: Vec<String> = set.iter().collect();
+    match names.is_empty() {
+        true => Err(form()),
+        false => Ok(names),
     }
 }
 
@@ -110,6 +128,20 @@ mod tests {
         assert_eq!(names("a[1,3],b2"), ["a1", "a3", "b2"]);
         assert_eq!(names("n[1-9/4]"), ["n1", "n5", "n9"]);
         assert_eq!(names("rack[1-2]-n[1-2]").len(), 4);
+    }
+
+    #[test]
+    fn hosts_have_names_of_their_own_kind() {
+        let hosts = |text| parse_hosts(text).unwrap();
+        assert_eq!(
+            hosts("node[1-2].example.org"),
+            ["node1.example.org", "node2.example.org"]
+        );
+        assert_eq!(hosts("gpu_[0-1]"), ["gpu_0", "gpu_1"]);
+        assert_eq!(hosts("Node[09-10],x"), ["Node09", "Node10", "x"]);
+        for bad in ["", "a/b", "../x", "_a", "-a", "a[1-", "a;b", "ä"] {
+            assert!(parse_hosts(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

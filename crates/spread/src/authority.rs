@@ -35,6 +35,13 @@ pub(crate) fn mark(certificate: &CertificateDer) -> Hash {
     *blake3::hash(certificate).as_bytes()
 }
 
+/// A bundle, and what is to be known of it here.
+struct Made {
+    host: String,
+    certificate: String,
+    bundle: String,
+}
+
 /// A CA.
 pub struct Authority {
     directory: PathBuf,
@@ -75,12 +82,24 @@ impl Authority {
     ///
     /// Errors: the name is none.
     pub fn bundle(&self, host: &str, valid: u32) -> Result<String, Bad> {
-        let now = SystemTime::now();
-        self.bundle_for(host, now - EARLIER..now + days(u64::from(valid)))
+        self.bundle_for(host, from_now(valid))
+    }
+
+    /// As [`Self::bundle`], in a file for its owner only, as a whole. Only when it is there, older ones count no more.
+    pub fn bundle_into(&self, host: &str, valid: u32, file: &Path) -> Result<(), Bad> {
+        let made = self.make(host, from_now(valid))?;
+        Self::save(&made.bundle, file)?;
+        self.is_newest(&made)
     }
 
     /// As [`Self::bundle`], valid from one time to another.
     pub fn bundle_for(&self, host: &str, valid: Range<SystemTime>) -> Result<String, Bad> {
+        let made = self.make(host, valid)?;
+        self.is_newest(&made)?;
+        Ok(made.bundle)
+    }
+
+    fn make(&self, host: &str, valid: Range<SystemTime>) -> Result<Made, Bad> {
         let host = checked(host)?;
         let wrong = |e: &dyn std::fmt::Display| Bad(format!("a bundle of {host}: {e}"));
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(|e| wrong(&e))?;
@@ -107,16 +126,25 @@ impl Authority {
             .signed_by(&key, &self.issuer)
             .map_err(|e| wrong(&e))?
             .pem();
-        let file = self.host(&host);
-        std::fs::create_dir_all(self.directory.join("hosts"))
-            .and_then(|()| write_whole(&file, certificate.as_bytes()))
-            .map_err(|e| Bad(format!("{} could not be written: {e}", file.display())))?;
-        Ok(format!(
+        let bundle = format!(
             "# oscarv spread: {host}, valid from {from} to {until}. It has a secret: for {host} only.\n\
              {certificate}{}{}",
             key.serialize_pem(),
             self.certificate
-        ))
+        );
+        Ok(Made {
+            host,
+            certificate,
+            bundle,
+        })
+    }
+
+    /// Older ones of this host are no longer taken by sources that have the CA.
+    fn is_newest(&self, made: &Made) -> Result<(), Bad> {
+        let file = self.host(&made.host);
+        std::fs::create_dir_all(self.directory.join("hosts"))
+            .and_then(|()| write_whole(&file, made.certificate.as_bytes()))
+            .map_err(|e| Bad(format!("{} could not be written: {e}", file.display())))
     }
 
     /// Puts a bundle into a file, for its owner only, as a whole.
@@ -179,6 +207,11 @@ fn issuer(key: &KeyPair) -> CertificateParams {
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     params
+}
+
+fn from_now(valid: u32) -> Range<SystemTime> {
+    let now = SystemTime::now();
+    now - EARLIER..now + days(u64::from(valid))
 }
 
 fn days(count: u64) -> Duration {

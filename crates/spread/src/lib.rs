@@ -11,7 +11,7 @@
 //! | `tar`, `tree`, `content` | a tree as one stream of bytes; what a source sends |
 //! | `transfer` | a file on its way: what is known of it and where its bytes are |
 //! | `source`, `level` | makes a transfer of a file; how hard that compresses |
-//! | `prepared` | what a source remembers of files that it has sent |
+//! | `version`, `prepared` | which file is sent, and what a source remembers of those that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
 //! | `gate`, `mend` | who may come in; frames that have to come again |
@@ -66,6 +66,7 @@ mod tree;
 mod unpack;
 mod unpacking;
 mod verify;
+pub mod version;
 mod wire;
 
 pub use transfer::Transfer;

@@ -133,6 +133,13 @@ impl Header {
         }
     }
 
+    /// Is it of the same version of the same file, and has the same content? There may be two transfers of one version: what
+    /// is new in it, and all of it.
+    pub fn same_version(&self, other: &Self) -> bool {
+        let of = |header: &Self| (header.created, header.size, header.tree);
+        self.id == other.id || (self.name == other.name && of(self) == of(other))
+    }
+
     /// Reads the line, which has come from outside.
     pub fn read(line: &str) -> Result<Self, Bad> {
         let header: Self =

@@ -25,7 +25,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Files that are remembered; the ones that were made longest ago are forgotten.
 const KEPT: usize = 8;
@@ -83,6 +83,9 @@ struct Head {
     seal: String,
     key: String,
     stamp: Stamp,
+    /// What others are like it that are called otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kin: Option<String>,
 }
 
 /// One that is remembered.
@@ -109,23 +112,66 @@ fn known(directory: &Path, key: &str) -> Vec<Known> {
     all
 }
 
+/// When a file that looks like this was made, by what is remembered of it: nanoseconds since 1970. If nothing is, or `anew`,
+/// it is made now, and after all others of this name, also where this host's clock was ahead once.
+pub fn made(directory: &Path, name: &str, stamp: &Stamp, key: &str, anew: bool) -> u64 {
+    let all = known(directory, key);
+    let mut of_name = all.iter().filter(|known| known.header.name == name);
+    let newest = of_name.clone().next().map(|known| known.header.created);
+    if !anew && let Some(same) = of_name.find(|known| known.head.stamp == *stamp) {
+        return same.header.created;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_nanos() as u64;
+    now.max(newest.map_or(0, |newest| newest.saturating_add(1)))
+}
+
 /// A version that hosts may have.
 pub enum Base {
     File(blocks::Base),
     Tree(chunks::Base),
 }
 
-/// The newest version of this name that is another one than this file is now.
-pub fn base(directory: &Path, name: &str, source: &Content, key: &str) -> Option<Base> {
+/// The newest version of this name that is another one than this file is now; if there is none, the newest of its kin.
+fn before(
+    directory: &Path,
+    name: &str,
+    kin: Option<&str>,
+    source: &Content,
+    key: &str,
+) -> Option<Known> {
     let now = source.stamp().ok()?;
-    let all = known(directory, key);
-    let known = all
-        .into_iter()
-        .find(|known| known.header.name == name && known.head.stamp != now)?;
+    let mut all = known(directory, key);
+    all.retain(|known| known.head.stamp != now);
+    let named = all.iter().position(|known| known.header.name == name);
+    let alike = |known: &Known| kin.is_some() && known.head.kin.as_deref() == kin;
+    let at = named.or_else(|| all.iter().position(alike))?;
     // A file is not made from a tree, nor the other way around.
-    if known.header.tree != source.is_tree() {
-        return None;
-    }
+    let known = all.swap_remove(at);
+    (known.header.tree == source.is_tree()).then_some(known)
+}
+
+/// Header and signature of the version that this file may be made from.
+pub fn base_offer(
+    directory: &Path,
+    name: &str,
+    kin: Option<&str>,
+    source: &Content,
+    key: &str,
+) -> Option<(String, String)> {
+    let known = before(directory, name, kin, source, key)?;
+    Some((known.head.header, known.head.signature))
+}
+
+/// The version that this file may be made from.
+pub fn base(
+    directory: &Path,
+    name: &str,
+    kin: Option<&str>,
+    source: &Content,
+    key: &str,
+) -> Option<Base> {
+    let known = before(directory, name, kin, source, key)?;
     let blocks = known.directory.join("blocks");
     if let Some(version) = known.header.version.clone() {
         let remembered = std::fs::read(blocks).ok()?;
@@ -147,19 +193,21 @@ pub fn base(directory: &Path, name: &str, source: &Content, key: &str) -> Option
     Some(Base::File(base))
 }
 
-/// The transfer of a file as it was made before, if the file is still the same and the key, too. `from_base`: one that
-/// is made from another version, or one of the whole.
+/// The transfer of a file as it was made before, if the file is still the same and the key, too. `created`: when it was
+/// made. `from_base`: one that is made from another version, or one of the whole.
 pub fn load(
     directory: &Path,
     name: &str,
     source: &Content,
     key: &str,
+    created: u64,
     from_base: bool,
 ) -> Option<Transfer> {
     let now = source.stamp().ok()?;
     let found = known(directory, key).into_iter().find(|known| {
         known.header.name == name
             && known.head.stamp == now
+            && known.header.created == created
             && known.header.base.is_some() == from_base
     });
     let Known {
@@ -219,6 +267,7 @@ pub struct Half {
     half: PathBuf,
     target: PathBuf,
     stamp: Stamp,
+    kin: Option<String>,
     end: u64,
     pub spool: Arc<File>,
     /// Of each block, in their order; a hole where there are zeros.
@@ -250,11 +299,17 @@ impl Half {
             half,
             target,
             stamp,
+            kin: None,
             end: 0,
             spool,
             hashes,
             _lock: lock,
         })
+    }
+
+    pub fn of_kin(mut self, kin: Option<String>) -> Self {
+        self.kin = kin;
+        self
     }
 
     /// Keeps a compressed frame; says where. For want of room what was made longest ago is forgotten.
@@ -298,6 +353,7 @@ impl Half {
             seal,
             key: key.to_owned(),
             stamp: self.stamp.clone(),
+            kin: self.kin.clone(),
         };
         let mut pages = Vec::new();
         for page in transfer.pages() {

@@ -56,10 +56,25 @@ pub struct Options {
 /// What happens, for whoever shows it.
 #[derive(Debug)]
 pub enum Event {
-    Begun { header: Header, from: SocketAddr },
-    Done { header: Header },
-    Failed { header: Header, why: String },
-    Refused { name: String, why: String },
+    Begun {
+        header: Header,
+        from: SocketAddr,
+        /// How far it is.
+        transfer: Arc<Transfer>,
+    },
+    Done {
+        header: Header,
+    },
+    Failed {
+        header: Header,
+        why: String,
+    },
+    /// `name`: of what was offered, if that was looked at.
+    Refused {
+        name: Option<String>,
+        from: SocketAddr,
+        why: String,
+    },
 }
 
 struct Hub {
@@ -201,8 +216,8 @@ async fn connection_from(
         Ok(stream) => stream,
         Err(e) => {
             if tls::is_final(&e) {
-                let (name, why) = (from.to_string(), e.to_string());
-                (hub.told)(Event::Refused { name, why });
+                let (name, why) = (None, e.to_string());
+                (hub.told)(Event::Refused { name, from, why });
             }
             return Err(e);
         }

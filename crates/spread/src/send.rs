@@ -1,33 +1,36 @@
 //! The source's side: it offers a transfer to hosts, and leads them.
 
+mod ask;
+mod house;
 mod leader;
 mod link;
+mod versions;
 
 use crate::chain::Chains;
-use crate::gate::{self, Gate};
 use crate::layout::Layout;
 use crate::limit::Limit;
 use crate::manifest::Id;
-use crate::serve;
 use crate::speed;
 use crate::standing::Standing;
 use crate::stream::Door;
 use crate::tls::Tls;
 use crate::topology::Topology;
 use crate::transfer::Transfer;
-use crate::wire::{self, CONNECT, Hello};
+use crate::wire::CONNECT;
+pub use ask::{Asked, Has, ask};
+use house::House;
 use leader::Leader;
 use link::Link;
 use serde::Serialize;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::BufReader;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
+use versions::Company;
+pub use versions::{Sent, What, send_version};
 
 /// A host that is silent for so long has gone.
 const GONE: Duration = Duration::from_millis(1500);
@@ -47,13 +50,15 @@ pub struct Options {
     pub tls: Option<Arc<Tls>>,
 }
 
-/// What else is known of the hosts.
-#[derive(Default)]
+/// What else is known of the hosts, and of this one.
+#[derive(Clone, Default)]
 pub struct Plan {
     /// Names and addresses of hosts that have it, and from which others can have it, too.
     pub from: Vec<(String, SocketAddr)>,
     /// Which switches hosts are at, and the source's own name.
     pub topology: Option<(Topology, String)>,
+    /// Where hosts find the source; none: on all addresses, and any port.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Plan {
@@ -81,6 +86,10 @@ pub enum State {
     Refused,
     /// It has not the version that this is made from.
     NoBase,
+    /// It may get what is new, and otherwise all of it: this is about all of it, and that is not known yet.
+    Waiting,
+    /// It has, or will have, what is new.
+    Elsewhere,
     Failed,
 }
 
@@ -99,6 +108,14 @@ pub struct Host {
     pub seconds: Option<f64>,
     /// What happened to it, in order.
     pub notes: Vec<String>,
+}
+
+impl Host {
+    /// It failed, and has said that it did not get through to the source.
+    pub fn is_shut_out(&self) -> bool {
+        let said = |note: &String| note.contains("left the source: it cannot be reached");
+        self.state == State::Failed && self.notes.iter().any(said)
+    }
 }
 
 /// Offers a transfer to hosts, and returns when each of them has it, or will not have it.
@@ -122,6 +139,30 @@ pub async fn send_by(
     plan: Plan,
     told: impl FnMut(&[Host]),
 ) -> io::Result<Vec<Host>> {
+    let most = 64 + 4 * (options.hosts.len() + plan.from.len());
+    let door = Door(options.tls.clone());
+    let house = House::open(plan.listen, options.limit.take(), door, most).await?;
+    send_in(&house, transfer, options, plan, Part::default(), told).await
+}
+
+/// What one of several transfers of a run has for itself.
+#[derive(Default)]
+struct Part {
+    company: Company,
+    /// For each host: when its turn comes. If that is dropped, it never does. None: at once.
+    turns: Vec<oneshot::Receiver<()>>,
+    /// How long the run has lasted before this began.
+    before: Duration,
+}
+
+async fn send_in(
+    house: &House,
+    transfer: Arc<Transfer>,
+    mut options: Options,
+    plan: Plan,
+    part: Part,
+    told: impl FnMut(&[Host]),
+) -> io::Result<Vec<Host>> {
     let needy = options.hosts.len();
     for (name, address) in &plan.from {
         if options.hosts.iter().all(|(_, known)| known != address) {
@@ -130,33 +171,29 @@ pub async fn send_by(
     }
     let layout = plan.layout(&options.hosts);
     let mut chains = Chains::ordered(layout, options.hosts.len(), options.chains);
-    let most = options.limit.as_ref().map(Limit::rate);
-    if let Some(rate) = most.into_iter().chain(speed::of_links()).reduce(f64::min) {
+    if let Some(rate) = house
+        .rate
+        .into_iter()
+        .chain(speed::of_links())
+        .reduce(f64::min)
+    {
         chains.expect(rate);
     }
-    gate::allow_files();
-    let listener = listen()?;
-    let port = listener.local_addr()?.port();
-    let limit = options.limit.map(Arc::new);
-    let door = Door(options.tls);
+    house.give(&transfer);
+    let door = house.door.clone();
     let mut tasks = JoinSet::new();
-    let children = 64 + 4 * options.hosts.len();
-    tasks.spawn(serve_all(
-        listener,
-        transfer.clone(),
-        limit,
-        door.clone(),
-        children,
-    ));
     let mut run = [0; 16];
     crate::source::fill_random(&mut run)?;
     let run = Id(run).to_string();
     let (say, said) = mpsc::channel(leader::SAID);
     let mut orders = Vec::new();
+    let mut turns = part.turns.into_iter();
+    let mut states = vec![State::Away; options.hosts.len()];
     let stranded = stranded(&options.hosts);
     for (index, (name, address)) in options.hosts.iter().enumerate() {
         let (order, ordered) = mpsc::unbounded_channel();
         orders.push(order);
+        let turn = turns.next();
         if stranded.contains(&index) {
             continue;
         }
@@ -166,18 +203,26 @@ pub async fn send_by(
             run: run.clone(),
             address: *address,
             door: door.clone(),
-            port,
+            port: house.port,
             ask: index >= needy,
             transfer: transfer.clone(),
             say: say.clone(),
         };
-        tasks.spawn(link.keep(ordered));
+        match turn {
+            Some(turn) => {
+                states[index] = State::Waiting;
+                tasks.spawn(link.in_turn(turn, ordered));
+            }
+            None => {
+                tasks.spawn(link.keep(ordered));
+            }
+        }
     }
-    let mut hosts: Vec<Host> = options
-        .hosts
-        .iter()
-        .map(|(name, _)| Host {
+    let named = options.hosts.iter().zip(&states);
+    let mut hosts: Vec<Host> = named
+        .map(|((name, _), state)| Host {
             name: name.clone(),
+            state: *state,
             ..Host::default()
         })
         .collect();
@@ -201,18 +246,15 @@ pub async fn send_by(
         addresses: options.hosts.iter().map(|(_, address)| *address).collect(),
         orders,
         begin: Instant::now(),
+        before: part.before,
+        company: part.company,
         patience: options.patience,
         transfer,
     };
     let hosts = leader.lead(said, told).await;
     // Those who have it hear so before the connections close.
     let _ = timeout(CONNECT, async {
-        while let Some(ended) = tasks.join_next().await {
-            drop(ended);
-            if tasks.len() <= 1 {
-                break;
-            }
-        }
+        while tasks.join_next().await.is_some() {}
     })
     .await;
     Ok(hosts)
@@ -226,63 +268,5 @@ fn stranded(hosts: &[(String, SocketAddr)]) -> Vec<usize> {
     match all.len() < hosts.len() {
         true => all,
         false => Vec::new(),
-    }
-}
-
-/// Hosts may have addresses of either kind, and reach this one by its own of the same kind.
-fn listen() -> io::Result<TcpListener> {
-    let both = || {
-        let socket = TcpSocket::new_v6()?;
-        // Whatever the system's default is.
-        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
-        socket.bind((Ipv6Addr::UNSPECIFIED, 0).into())?;
-        socket.listen(BACKLOG)
-    };
-    both().or_else(|_: io::Error| {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
-        socket.listen(BACKLOG)
-    })
-}
-
-async fn serve_all(
-    listener: TcpListener,
-    transfer: Arc<Transfer>,
-    limit: Option<Arc<Limit>>,
-    door: Door,
-    most: usize,
-) {
-    let gate = Gate::new(most);
-    let mut children = JoinSet::new();
-    loop {
-        tokio::select! {
-            child = listener.accept() => {
-                let Ok((stream, from)) = child else {
-                    sleep(Duration::from_millis(10)).await;
-                    continue;
-                };
-                let (transfer, limit, door) = (transfer.clone(), limit.clone(), door.clone());
-                let guest = gate.guest().await;
-                children.spawn(async move {
-                    gate::watch_over(&stream);
-                    let who = from.ip().to_canonical().to_string();
-                    let accepted = timeout(GONE, door.accept(stream, &who));
-                    let Some(Ok(Ok(mut stream))) = guest.says(accepted).await else {
-                        return;
-                    };
-                    let hello = {
-                        let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
-                        guest.says(timeout(GONE, wire::read_line::<Hello>(&mut reader))).await
-                    };
-                    if let Some(Ok(Ok(Some(Hello::Want(want))))) = hello
-                        && want.id == transfer.header.id
-                        && let Some(_place) = guest.enter()
-                    {
-                        let _ = serve::serve(&mut stream, &transfer, want, limit.as_deref()).await;
-                    }
-                });
-            }
-            Some(_) = children.join_next() => {}
-        }
     }
 }

@@ -8,6 +8,9 @@ use minisign::{KeyPair, PublicKey, PublicKeyBox, SecretKey, SecretKeyBox, Signat
 use std::io::Cursor;
 use std::path::Path;
 
+/// How secret keys begin, with and without passphrase: algorithm, key derivation and checksum in base64.
+const SECRET: [&str; 2] = ["RWRTY0Iy", "RWQAAEIy"];
+
 /// A source's key pair.
 pub struct Signer {
     secret: SecretKey,
@@ -84,14 +87,26 @@ pub struct Key(PublicKey);
 
 impl Key {
     /// From the text of a public key, or of a key file.
+    ///
+    /// Errors: it is none. The text is not repeated: it may be a secret.
     pub fn read(text: &str) -> Result<Self, Bad> {
         let text = text.trim();
+        if text
+            .lines()
+            .any(|line| SECRET.iter().any(|start| line.starts_with(start)))
+        {
+            return Err(Bad(
+                "this is a secret key: it stays where it is, and receivers need the public one, \
+                 which oscarv spread key prints"
+                    .to_owned(),
+            ));
+        }
         let key = match text.contains('\n') {
             true => PublicKeyBox::from_string(text).and_then(PublicKeyBox::into_public_key),
             false => PublicKey::from_base64(text),
         };
         key.map(Self)
-            .map_err(|_| Bad(format!("{text:?} is not a public key of minisign")))
+            .map_err(|_| Bad("this is not a public key of minisign".to_owned()))
     }
 
     /// The content of a key file.

@@ -11,6 +11,7 @@ use crate::prepared::{self, Half, Stamp};
 use crate::pull::{manifest, manifest_title, page_title};
 use crate::sign::Signer;
 use crate::transfer::{Stock, Transfer};
+use crate::version::Version;
 use rustix::fs::SeekFrom;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Frames that may be ready before a child wants them; those without bytes do not count.
 const AHEAD: u32 = 64;
@@ -128,6 +129,25 @@ pub fn open(
     threads: usize,
     from: From,
 ) -> Result<Option<Source>, Wrong> {
+    let version = Version::new(file, name, signer, memory);
+    let made = version.made()?;
+    version.open(made, threads, from)
+}
+
+pub(crate) fn open_version(
+    version: &Version,
+    created: u64,
+    threads: usize,
+    from: From,
+) -> Result<Option<Source>, Wrong> {
+    let Version {
+        file,
+        name,
+        memory,
+        kin,
+        ..
+    } = version;
+    let signer = version.signer.clone();
     let wrong = |what| {
         move |why| Wrong::File {
             file: file.to_owned(),
@@ -140,7 +160,8 @@ pub fn open(
     let stamp = source.stamp().map_err(wrong("read"))?;
     let size = source.size().map_err(wrong("read"))?;
     let key = signer.key().to_string();
-    if let Some(transfer) = prepared::load(memory, name, &source, &key, from == From::Version) {
+    let is_new = from == From::Version;
+    if let Some(transfer) = prepared::load(memory, name, &source, &key, created, is_new) {
         let transfer = Arc::new(transfer);
         let (guarded, thread) = guard(transfer.clone(), &source, stamp);
         return Ok(Some(Source {
@@ -151,15 +172,11 @@ pub fn open(
     }
     let base = match from {
         From::Nothing => None,
-        From::Version => match prepared::base(memory, name, &source, &key) {
+        From::Version => match prepared::base(memory, name, kin.as_deref(), &source, &key) {
             Some(base) => Some(Old::new(base, &source).map_err(wrong("read"))?),
             None => return Ok(None),
         },
     };
-    let created = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_nanos() as u64;
     let mut id = [0; 16];
     fill_random(&mut id).map_err(wrong("given an id"))?;
     let content = base.as_ref().map(Old::content);
@@ -175,6 +192,7 @@ pub fn open(
         what: "written to",
         why,
     })?;
+    let half = half.of_kin(kin.clone());
     let stock = Stock {
         file: source.handle().map_err(wrong("read"))?,
         spool: half.spool.clone(),

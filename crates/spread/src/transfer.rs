@@ -119,6 +119,13 @@ pub enum Next {
     Wait,
 }
 
+impl std::fmt::Debug for Transfer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Transfer");
+        shown.field("header", &self.header).finish_non_exhaustive()
+    }
+}
+
 impl Transfer {
     pub fn new(header: Header, line: String, proof: String, stock: Stock) -> Self {
         Self {

@@ -24,6 +24,9 @@ pub const SILENCE: Duration = Duration::from_millis(400);
 /// A connection inside a LAN that takes longer will not come.
 pub const CONNECT: Duration = Duration::from_millis(500);
 
+/// Why a host that is only asked refuses what it would take.
+pub const LACKS: &str = "it does not have it";
+
 /// The first line of a connection.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -27,7 +27,7 @@ async fn send(place: &Place, hosts: &[(String, SocketAddr)], plan: Plan) -> Vec<
 fn from(hosts: &[(String, SocketAddr)]) -> Plan {
     Plan {
         from: hosts.to_vec(),
-        topology: None,
+        ..Plan::default()
     }
 }
 

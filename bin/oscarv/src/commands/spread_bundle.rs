@@ -22,7 +22,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
     let name = own_name();
     // Made anew only where it is needed: receivers here may be at work with it.
     if !hosts.contains(&name) && Tls::load(&own).is_err() {
-        Authority::save(&authority.bundle(&name, args.days)?, &own)?;
+        authority.bundle_into(&name, args.days, &own)?;
         context.say(format!("this host's own, {name}: {}", own.display()));
     }
     std::fs::create_dir_all(&args.into)
@@ -33,7 +33,7 @@ pub fn run(context: &Context, args: &Args) -> Result<Code> {
             true => own.clone(),
             false => args.into.join(format!("{host}.pem")),
         };
-        Authority::save(&authority.bundle(host, args.days)?, &file)?;
+        authority.bundle_into(host, args.days, &file)?;
         made.push((host, file));
     }
     let document: Vec<_> = made
@@ -125,7 +125,8 @@ fn names(words: &[String]) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for word in words {
         if word.contains('[') && word.parse::<IpAddr>().is_err() {
-            names.extend(remote::parse_names(word)?.iter().map(ToString::to_string));
+            let set = remote::parse_hosts(word)?;
+            names.extend(set.iter().map(|name| name.to_ascii_lowercase()));
         } else {
             names.push(word.to_ascii_lowercase());
         }

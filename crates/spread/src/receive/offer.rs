@@ -35,7 +35,8 @@ pub(super) async fn offered(
     let title = "oscarv spread: header";
     let refuse = |name: &str, why: String| {
         (hub.told)(Event::Refused {
-            name: name.to_owned(),
+            name: (!name.is_empty()).then(|| name.to_owned()),
+            from,
             why: why.clone(),
         });
         Err(io::Error::other(why))
@@ -47,7 +48,9 @@ pub(super) async fn offered(
     let Some(key) = key.cloned() else {
         return refuse(
             "",
-            "it is signed by none of the keys that are trusted here".to_owned(),
+            "it is signed by none of the keys that are trusted here: start the receiver with --key and \
+             what oscarv spread key prints where it is sent from"
+                .to_owned(),
         );
     };
     let header = match Header::read(&offer.header) {
@@ -72,10 +75,10 @@ pub(super) async fn offered(
         return refuse(&header.name, format!("{} is a directory", target.display()));
     }
     match &there {
-        Some((old, true)) if old.id == header.id => {
+        Some((old, true)) if old.same_version(&header) => {
             return has_it(hub, &header, lines, writer, source).await;
         }
-        _ if offer.ask => return Err(io::Error::other("it does not have it")),
+        _ if offer.ask => return Err(io::Error::other(wire::LACKS)),
         // Also if somebody has changed or removed it since: whoever says again what was offered once must not bring it
         // back.
         Some((old, same)) if old.created > header.created => {
@@ -83,7 +86,7 @@ pub(super) async fn offered(
             return refuse(
                 &header.name,
                 format!(
-                    "what {} is newer: made {} by its source's clock, this one {}",
+                    "what {} is newer: made {} by its source's clock, this one {}; send --anew puts this one in its place",
                     if *same { "is here" } else { "came here last" },
                     when(old),
                     when(&header)
@@ -171,6 +174,7 @@ pub(super) async fn offered(
     (hub.told)(Event::Begun {
         header: header.clone(),
         from,
+        transfer: transfer.clone(),
     });
     let result = tokio::select! {
         result = session.run(lines, writer, hub) => result,

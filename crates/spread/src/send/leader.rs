@@ -1,6 +1,7 @@
 //! What a source makes of what its hosts say: whom each of them is to ask, and what is reported.
 
 use super::link::Said;
+use super::versions::Company;
 use super::{Host, State};
 use crate::chain::{Chains, Parent};
 use crate::manifest::{Hash, hex};
@@ -73,6 +74,10 @@ pub(super) struct Leader {
     pub addresses: Vec<SocketAddr>,
     pub orders: Vec<mpsc::UnboundedSender<ToReceiver>>,
     pub begin: Instant,
+    /// How long the run had lasted then.
+    pub before: Duration,
+    /// Who else is at work for these hosts.
+    pub company: Company,
     pub patience: Duration,
     pub transfer: Arc<Transfer>,
 }
@@ -120,7 +125,10 @@ impl Leader {
                     told(&self.hosts);
                 }
             }
-            let away = |host: &Host| host.state == State::Away && host.notes.is_empty();
+            let away = |host: &Host| match host.state {
+                State::Away => host.notes.is_empty(),
+                state => state == State::Waiting,
+            };
             let away = self.hosts.iter().filter(|host| away(host)).count();
             if let Some(gathered) = &mut gathering
                 && !gathered.look(self.hosts.len() - away, self.hosts.len())
@@ -130,7 +138,7 @@ impl Leader {
             if gathering.is_none() {
                 self.order();
             }
-            let open = |state: State| matches!(state, State::Away | State::Receiving);
+            let open = |state| matches!(state, State::Away | State::Receiving | State::Waiting);
             let needy = &self.hosts[..self.needy];
             if !needy.iter().any(|host| open(host.state)) || self.transfer.failed().is_some() {
                 break;
@@ -141,9 +149,10 @@ impl Leader {
                 State::Away => standing.is_looking(Instant::now()),
                 _ => false,
             });
-            if at_work {
+            let waits = needy.iter().any(|host| host.state == State::Waiting);
+            if self.company.work(at_work) {
                 idle = None;
-            } else if idle.get_or_insert_with(Instant::now).elapsed() > self.patience {
+            } else if idle.get_or_insert_with(Instant::now).elapsed() > self.patience && !waits {
                 break;
             }
         }
@@ -195,6 +204,13 @@ impl Leader {
                     }
                     _ => {}
                 }
+            }
+            Said::Turn(comes) => {
+                self.heard[host] = None;
+                self.hosts[host].state = match comes {
+                    true => State::Away,
+                    false => State::Elsewhere,
+                };
             }
             Said::Line(line) => self.line(host, line, now),
         }
@@ -267,7 +283,7 @@ impl Leader {
                 let one = &mut self.hosts[host];
                 one.state = State::Done;
                 one.frames = self.transfer.header.frames();
-                one.seconds.get_or_insert(now);
+                one.seconds.get_or_insert(now + self.before.as_secs_f64());
             }
             FromReceiver::Failed { reason } => {
                 self.chains.leave(host);
@@ -335,7 +351,7 @@ impl Leader {
 
     /// What a host says of itself and of others is shown to people: it is kept short, and has no control characters.
     fn note(&mut self, host: usize, what: String) {
-        let seconds = self.begin.elapsed().as_secs_f64();
+        let seconds = (self.before + self.begin.elapsed()).as_secs_f64();
         let notes = &mut self.hosts[host].notes;
         let plain = |c: char| if c.is_control() { ' ' } else { c };
         let what: String = what.chars().take(NOTE).map(plain).collect();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 /// So often a host that is not there is tried again.
@@ -36,6 +36,8 @@ pub(super) enum Said {
     Here(SocketAddr, Option<Hash>),
     Line(FromReceiver),
     Gone(String),
+    /// Its turn has come; `false`: it never will.
+    Turn(bool),
 }
 
 /// The connection to a host, made again whenever it breaks.
@@ -54,6 +56,27 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Begins when this host's turn has come, if it ever does.
+    pub async fn in_turn(
+        self,
+        turn: oneshot::Receiver<()>,
+        mut orders: mpsc::UnboundedReceiver<ToReceiver>,
+    ) {
+        tokio::pin!(turn);
+        let comes = loop {
+            tokio::select! {
+                turn = &mut turn => break turn.is_ok(),
+                order = orders.recv() => if matches!(order, None | Some(ToReceiver::Bye)) {
+                    return;
+                },
+            }
+        };
+        let _ = self.say.send((self.host, Said::Turn(comes)));
+        if comes {
+            self.keep(orders).await;
+        }
+    }
+
     pub async fn keep(self, mut orders: mpsc::UnboundedReceiver<ToReceiver>) {
         loop {
             match self.once(&mut orders).await {
@@ -117,7 +140,9 @@ impl Link {
                     // First it looks, then it accepts, and once. That a tree is no base may show later.
                     let fails = matches!(line, FromReceiver::Failed { .. } | FromReceiver::NoBase);
                     let early = accepts || refuses || looks;
-                    if accepted && early || !(accepted || early || fails) {
+                    // Whoever misses a base where there is none would get nothing, and nobody would know why.
+                    let misses = line == FromReceiver::NoBase && self.transfer.header.base.is_none();
+                    if misses || accepted && early || !(accepted || early || fails) {
                         return Err(io::Error::other("it does not keep to the protocol"));
                     }
                     accepted |= accepts;

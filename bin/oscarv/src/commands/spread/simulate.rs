@@ -80,15 +80,19 @@ pub fn run(context: &Context, args: &SpreadSimulate) -> Result<Code> {
             "LAST/FLOOR",
             "OTHERS/FLOOR",
         ]);
-        let at = |index: usize| done.get(index).copied().unwrap_or(f64::NAN);
-        let last = at(done.len().wrapping_sub(1));
+        // Where nobody has it there is no first and no last.
+        let seconds = |at: Option<&f64>| match at {
+            Some(at) => format!("{at:.2} s"),
+            None => "never".to_owned(),
+        };
+        let last = done.last();
         table.row(vec![
             number(done.len()),
             number(format!("{floor:.2} s")),
-            number(format!("{:.2} s", at(0))),
-            number(format!("{:.2} s", at(done.len() / 2))),
-            number(format!("{last:.2} s")),
-            number(format!("{:.3}", last / floor)),
+            number(seconds(done.first())),
+            number(seconds(done.get(done.len() / 2))),
+            number(seconds(last)),
+            number(last.map_or("never".to_owned(), |last| format!("{:.3}", last / floor))),
             number(others.map_or("never".to_owned(), |time| format!("{:.3}", time / floor))),
         ]);
         table

@@ -1,0 +1,129 @@
+//! Hosts as people name them: lists, sets of names, addresses, ports; and the file that says where they stand.
+
+use super::PORT;
+use crate::exit::Code;
+use crate::exit::Failure;
+use anyhow::Result;
+use spread::topology::Topology;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::path::Path;
+
+const AS_IN: &str = "hosts are written as in node[1-8],server.example.org:7000,10.0.0.9";
+
+/// Hosts, in the order in which they were named.
+#[derive(Default)]
+pub struct Hosts {
+    pub names: Vec<String>,
+    /// Those whose address is known.
+    pub known: Vec<(String, SocketAddr)>,
+    /// The others, and why it is not.
+    pub unknown: Vec<(String, String)>,
+}
+
+impl Hosts {
+    /// All hosts of these lists, none twice.
+    ///
+    /// Errors: what was written is no list of hosts, or has one of them twice.
+    pub fn read(lists: &[String]) -> Result<Self> {
+        let mut hosts = Self::default();
+        for word in lists.iter().flat_map(|list| words(list)) {
+            for (name, address) in addresses(word)? {
+                hosts.add(name, address)?;
+            }
+        }
+        // Whoever names none means none, but a word without a host in it is a mistake.
+        if hosts.names.is_empty() && !lists.is_empty() {
+            return Err(Failure::new(Code::Usage, "no hosts are named")
+                .hint(AS_IN)
+                .into());
+        }
+        Ok(hosts)
+    }
+
+    fn add(&mut self, name: String, address: Result<SocketAddr, String>) -> Result<(), Failure> {
+        let twice = |other: &str| match other == name {
+            true => format!("{name} is listed twice"),
+            false => format!("{other} and {name} are the same host"),
+        };
+        let wrong = |message: String| Err(Failure::new(Code::Usage, message));
+        match address {
+            Ok(address) => {
+                if let Some((other, _)) = self.known.iter().find(|(_, known)| *known == address) {
+                    return match *other == name {
+                        true => wrong(twice(other)),
+                        false => wrong(format!("{}: {address}", twice(other))),
+                    };
+                }
+                self.known.push((name.clone(), address));
+            }
+            Err(_) if self.names.contains(&name) => return wrong(twice(&name)),
+            Err(why) => self.unknown.push((name.clone(), why)),
+        }
+        self.names.push(name);
+        Ok(())
+    }
+}
+
+/// What commas separate, outside of brackets.
+fn words(list: &str) -> Vec<&str> {
+    let mut inside = false;
+    let at_comma = |c: char| {
+        inside = (inside || c == '[') && c != ']';
+        c == ',' && !inside
+    };
+    let words = list.split(at_comma).map(str::trim);
+    words.filter(|word| !word.is_empty()).collect()
+}
+
+/// The file that says which switches hosts are at, and this host's own name.
+pub fn topology(file: &Path) -> Result<(Topology, String)> {
+    let wrong = |message: String| Failure::new(Code::Usage, message);
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| wrong(format!("{} cannot be read: {e}", file.display())))?;
+    let expand = |set: &str| remote::parse_hosts(set).map_err(|e| e.to_string());
+    let topology = Topology::read(&text, &file.display().to_string(), expand)
+        .map_err(|e| wrong(e.to_string()))?;
+    let system = rustix::system::uname();
+    Ok((topology, system.nodename().to_string_lossy().into_owned()))
+}
+
+/// The hosts of a word, each with its address, or why that is not known.
+fn addresses(word: &str) -> Result<Vec<(String, Result<SocketAddr, String>)>> {
+    if let Ok(address) = word.parse::<SocketAddr>() {
+        return Ok(vec![(word.to_owned(), Ok(address))]);
+    }
+    if let Ok(address) = word.parse::<IpAddr>() {
+        return Ok(vec![(word.to_owned(), Ok(SocketAddr::new(address, PORT)))]);
+    }
+    let (set, port) = match word.rsplit_once(':') {
+        None => (word, PORT),
+        Some((set, port)) => (
+            set,
+            port.parse().map_err(|_| {
+                Failure::new(Code::Usage, format!("{word:?}: {port:?} is not a port")).hint(AS_IN)
+            })?,
+        ),
+    };
+    let names = match set.contains('[') {
+        true => remote::parse_hosts(set)
+            .map_err(|e| Failure::new(Code::Usage, e.to_string()).hint(AS_IN))?,
+        false => vec![set.to_owned()],
+    };
+    let resolve = |name: String| {
+        let address = resolve(&name, port);
+        (name, address)
+    };
+    Ok(names.into_iter().map(resolve).collect())
+}
+
+fn resolve(name: &str, port: u16) -> Result<SocketAddr, String> {
+    let found = (name, port).to_socket_addrs();
+    let all: Vec<_> = found
+        .map_err(|e| format!("its address is not known: {e}"))?
+        .collect();
+    // One that most networks have.
+    let address = all.iter().find(|a| a.is_ipv4()).or(all.first());
+    address
+        .copied()
+        .ok_or_else(|| "it has no address".to_owned())
+}

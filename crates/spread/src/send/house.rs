@@ -1,0 +1,139 @@
+//! Where a source is reached by those who have it from there: one port for all transfers of a run.
+
+use super::{BACKLOG, GONE};
+use crate::gate::{self, Gate};
+use crate::limit::Limit;
+use crate::manifest::Id;
+use crate::serve;
+use crate::stream::Door;
+use crate::transfer::Transfer;
+use crate::wire::{self, Hello};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::io::BufReader;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// What is to be had here.
+#[derive(Clone, Default)]
+struct Stocks(Arc<Mutex<Vec<Arc<Transfer>>>>);
+
+impl Stocks {
+    fn find(&self, id: Id) -> Option<Arc<Transfer>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().find(|one| one.header.id == id).cloned()
+    }
+}
+
+/// A port that is listened on, until this is dropped.
+pub(super) struct House {
+    pub port: u16,
+    pub door: Door,
+    /// Bytes a second that leave it at most.
+    pub rate: Option<f64>,
+    stocks: Stocks,
+    _guests: JoinSet<()>,
+}
+
+impl House {
+    /// `address`: none for all of this host, and any port. `most`: how many children are served at once.
+    ///
+    /// Errors: the address cannot be listened on.
+    pub async fn open(
+        address: Option<SocketAddr>,
+        limit: Option<Limit>,
+        door: Door,
+        most: usize,
+    ) -> io::Result<Self> {
+        gate::allow_files();
+        let listener = match address {
+            Some(address) => TcpListener::bind(address).await?,
+            None => listen()?,
+        };
+        let port = listener.local_addr()?.port();
+        let rate = limit.as_ref().map(Limit::rate);
+        let (stocks, limit) = (Stocks::default(), limit.map(Arc::new));
+        let mut guests = JoinSet::new();
+        guests.spawn(serve_all(
+            listener,
+            stocks.clone(),
+            limit,
+            door.clone(),
+            most,
+        ));
+        Ok(Self {
+            port,
+            door,
+            rate,
+            stocks,
+            _guests: guests,
+        })
+    }
+
+    /// From now on this is to be had here, too.
+    pub fn give(&self, transfer: &Arc<Transfer>) {
+        let mut all = self.stocks.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(transfer.clone());
+    }
+}
+
+/// Hosts may have addresses of either kind, and reach this one by its own of the same kind.
+fn listen() -> io::Result<TcpListener> {
+    let both = || {
+        let socket = TcpSocket::new_v6()?;
+        // Whatever the system's default is.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+        socket.bind((Ipv6Addr::UNSPECIFIED, 0).into())?;
+        socket.listen(BACKLOG)
+    };
+    both().or_else(|_: io::Error| {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+        socket.listen(BACKLOG)
+    })
+}
+
+async fn serve_all(
+    listener: TcpListener,
+    stocks: Stocks,
+    limit: Option<Arc<Limit>>,
+    door: Door,
+    most: usize,
+) {
+    let gate = Gate::new(most);
+    let mut children = JoinSet::new();
+    loop {
+        tokio::select! {
+            child = listener.accept() => {
+                let Ok((stream, from)) = child else {
+                    sleep(Duration::from_millis(10)).await;
+                    continue;
+                };
+                let (stocks, limit, door) = (stocks.clone(), limit.clone(), door.clone());
+                let guest = gate.guest().await;
+                children.spawn(async move {
+                    gate::watch_over(&stream);
+                    let who = from.ip().to_canonical().to_string();
+                    let accepted = timeout(GONE, door.accept(stream, &who));
+                    let Some(Ok(Ok(mut stream))) = guest.says(accepted).await else {
+                        return;
+                    };
+                    let hello = {
+                        let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
+                        guest.says(timeout(GONE, wire::read_line::<Hello>(&mut reader))).await
+                    };
+                    if let Some(Ok(Ok(Some(Hello::Want(want))))) = hello
+                        && let Some(transfer) = stocks.find(want.id)
+                        && let Some(_place) = guest.enter()
+                    {
+                        let _ = serve::serve(&mut stream, &transfer, want, limit.as_deref()).await;
+                    }
+                });
+            }
+            Some(_) = children.join_next() => {}
+        }
+    }
+}
