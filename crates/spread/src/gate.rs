@@ -33,9 +33,14 @@ pub struct Guest {
 impl Gate {
     /// `inside`: how many children may be served at once.
     pub fn new(inside: usize) -> Self {
+        Self::with(WAITING, inside)
+    }
+
+    /// `waiting`: with one more the oldest has to go.
+    pub fn with(waiting: usize, inside: usize) -> Self {
         Self {
             waiting: Arc::default(),
-            room: Arc::new(Semaphore::new(WAITING)),
+            room: Arc::new(Semaphore::new(waiting)),
             inside: Arc::new(Semaphore::new(inside)),
         }
     }

@@ -8,6 +8,7 @@
 //! DIR/ID/blocks      a hash of each block of 4 KiB: what the next version may have in common with it; of a
 //!                    tree length and hash of each chunk
 //! DIR/*.half/        one that is being made, by whoever has its lock
+//! DIR/lock           held while one begins or ends
 //! ```
 
 use crate::blocks::{self, BLOCK};
@@ -277,6 +278,8 @@ pub struct Half {
 impl Half {
     pub fn new(directory: &Path, id: Id, stamp: Stamp) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
+        // Whoever begins at the same time must not take this for something that was left.
+        let _alone = alone(directory)?;
         sweep(directory);
         let target = directory.join(id.to_string());
         let half = directory.join(format!("{id}.half"));
@@ -309,8 +312,26 @@ impl Half {
         self
     }
 
-    /// Keeps a compressed frame; says where.
+    /// Keeps a compressed frame; says where. For want of room what was made longest ago is forgotten.
     pub fn spool(&mut self, index: u32, bytes: &[u8]) -> io::Result<u64> {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        loop {
+            match self.write(index, bytes) {
+                Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => {
+                    if !forget_oldest(&self.directory)? {
+                        let directory = self.directory.display();
+                        let why = format!(
+                            "{directory} is full: what is compressed needs room there, at most as much as the file"
+                        );
+                        return Err(io::Error::new(e.kind(), why));
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn write(&mut self, index: u32, bytes: &[u8]) -> io::Result<u64> {
         let len = bytes.len() as u32;
         let at = crate::place::spool_head(&self.spool, self.end, index, len)?;
         self.spool.write_all_at(bytes, at)?;
@@ -347,9 +368,14 @@ impl Half {
                 self.hashes.write_all_at(&chunks, 0)?;
             }
             self.hashes.sync_all()?;
+            // What is in the spool is believed the next time.
+            self.spool.sync_all()?;
             write_whole(&self.half.join("head.json"), &serde_json::to_vec(&head)?)?;
+            sync(&self.half)?;
+            let _alone = alone(&self.directory)?;
             std::fs::remove_file(self.half.join("lock"))?;
-            std::fs::rename(&self.half, &self.target)
+            std::fs::rename(&self.half, &self.target)?;
+            sync(&self.directory)
         };
         write().map_err(|e: io::Error| Bad(format!("it could not be remembered: {e}")))?;
         prune(&self.directory);
@@ -361,6 +387,20 @@ impl Drop for Half {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.half);
     }
+}
+
+/// Makes sure that the names in a directory are on the disk.
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// Waits until nobody else begins one here, or ends it, as long as this is held.
+fn alone(directory: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let lock = options.open(directory.join("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    Ok(lock)
 }
 
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
@@ -379,15 +419,59 @@ fn sweep(directory: &Path) {
     }
 }
 
-fn prune(directory: &Path) {
+/// What is remembered, and when it was made, the oldest first.
+fn by_age(directory: &Path) -> Vec<(SystemTime, PathBuf)> {
     let made = |path: PathBuf| {
         let time = std::fs::metadata(path.join("head.json")).and_then(|data| data.modified());
         time.ok().map(|time| (time, path))
     };
     let mut all: Vec<(SystemTime, PathBuf)> = entries(directory).filter_map(made).collect();
     all.sort();
+    all
+}
+
+/// Is there one less now? Whoever sends it has it open, and goes on.
+fn forget_oldest(directory: &Path) -> io::Result<bool> {
+    let _alone = alone(directory)?;
+    match by_age(directory).into_iter().next() {
+        Some((_, oldest)) => std::fs::remove_dir_all(oldest).map(|()| true),
+        None => Ok(false),
+    }
+}
+
+fn prune(directory: &Path) {
+    let all = by_age(directory);
     let many = all.len().saturating_sub(KEPT);
     for (_, path) in all.into_iter().take(many) {
         let _ = std::fs::remove_dir_all(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Each removes what was left by those who were killed, and took for that what another one had just begun.
+    #[test]
+    fn many_may_begin_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::open(dir.path()).unwrap();
+        let stamp = Stamp::of(&file).unwrap();
+        let begin = |thread: u8| {
+            for number in 0..200 {
+                let mut id = [thread; 16];
+                id[0] = number;
+                let half = Half::new(dir.path(), Id(id), stamp.clone()).unwrap();
+                assert!(half.half.join("spool").exists());
+            }
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|n| scope.spawn(move || begin(n))).collect();
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+        assert_eq!(entries(dir.path()).count(), 1);
     }
 }

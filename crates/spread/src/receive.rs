@@ -13,12 +13,12 @@ use crate::tls::{self, Tls};
 use crate::transfer::Transfer;
 use crate::wire::{self, FromReceiver, Hello};
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Cursor};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncWriteExt, BufReader, ReadHalf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Chain, ReadHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -35,6 +35,9 @@ const SAY: Duration = Duration::from_secs(2);
 
 /// Children that are served at once.
 const CHILDREN: usize = 192;
+
+/// Offers that are looked at, or whose sources have heard that all is here. With one more, the oldest of these is closed.
+const OFFERS: usize = 64;
 
 /// Transfers that are whole and can still be had from here.
 const KEPT: usize = 8;
@@ -79,6 +82,9 @@ struct Hub {
     told: Box<dyn Fn(Event) + Send + Sync>,
     transfers: Mutex<Vec<(Id, Arc<Transfer>)>>,
     coming: Mutex<HashMap<String, Comes>>,
+    /// For sources to which nothing is to be said any more than that all is here: whoever repeats offers must not have
+    /// connections without end.
+    offers: Gate,
 }
 
 /// What comes under a name.
@@ -118,6 +124,27 @@ impl Hub {
         }
     }
 
+    /// What failed is not to be had from here: its files are closed, and take no room any more.
+    fn let_go(&self, transfer: &Arc<Transfer>) {
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        transfers.retain(|(_, one)| !Arc::ptr_eq(one, transfer));
+    }
+
+    /// This one has its name now. What had that before has lost it, and takes no room any more.
+    fn settled(&self, transfer: &Arc<Transfer>) {
+        let name = &transfer.header.name;
+        let mut transfers = self
+            .transfers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        transfers.retain(|(_, one)| {
+            one.header.name != *name || !one.complete() || Arc::ptr_eq(one, transfer)
+        });
+    }
+
     fn add(&self, transfer: &Arc<Transfer>) {
         let mut transfers = self
             .transfers
@@ -148,7 +175,9 @@ pub async fn receive(
         told: Box::new(told),
         transfers: Mutex::default(),
         coming: Mutex::default(),
+        offers: Gate::with(OFFERS, 0),
     });
+    gate::allow_files();
     let mut connections = JoinSet::new();
     let gate = Gate::new(CHILDREN);
     loop {
@@ -193,11 +222,11 @@ async fn connection_from(
             return Err(e);
         }
     };
-    let hello = {
+    let (hello, rest) = {
         let mut reader = BufReader::with_capacity(1 << 10, &mut stream);
         let hello = guest.says(timeout(HELLO, wire::read_line::<Hello>(&mut reader)));
         match hello.await {
-            Some(hello) => hello??,
+            Some(hello) => (hello??, reader.buffer().to_vec()),
             None => return Ok(()),
         }
     };
@@ -209,10 +238,14 @@ async fn connection_from(
             _ => Ok(()),
         },
         Some(Hello::Offer(offer)) => {
+            let Some(source) = guest.says(hub.offers.guest()).await else {
+                return Ok(());
+            };
             drop(guest);
             let (reader, mut writer) = tokio::io::split(stream);
-            let lines = Lines::new(BufReader::new(reader));
-            if let Err(why) = offer::offered(hub, lines, &mut writer, &offer, from).await {
+            // What has come with the offer is before the rest.
+            let lines = Lines::new(BufReader::new(Cursor::new(rest).chain(reader)));
+            if let Err(why) = offer::offered(hub, lines, &mut writer, &offer, from, source).await {
                 let reason = why.to_string();
                 wire::write_line(&mut writer, &FromReceiver::Refuse { reason }).await?;
                 writer.shutdown().await?;
@@ -223,4 +256,4 @@ async fn connection_from(
     }
 }
 
-type Lines = wire::Lines<BufReader<ReadHalf<Stream>>>;
+type Lines = wire::Lines<BufReader<Chain<Cursor<Vec<u8>>, ReadHalf<Stream>>>>;

@@ -59,11 +59,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn listen(&self) -> SocketAddr {
-        let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        self.listen.unwrap_or(any)
-    }
-
     fn layout(&self, hosts: &[(String, SocketAddr)]) -> Layout {
         let bare = |(name, address): &'_ (String, SocketAddr)| match name.parse::<SocketAddr>() {
             Ok(_) => address.ip().to_string(),
@@ -143,7 +138,7 @@ pub async fn send_by(
 ) -> io::Result<Vec<Host>> {
     let most = 64 + 4 * (options.hosts.len() + plan.from.len());
     let door = Door(options.tls.clone());
-    let house = House::open(plan.listen(), options.limit.take(), door, most).await?;
+    let house = House::open(plan.listen, options.limit.take(), door, most).await?;
     send_in(&house, transfer, options, plan, Part::default(), told).await
 }
 
@@ -187,13 +182,18 @@ async fn send_in(
     let mut run = [0; 16];
     crate::source::fill_random(&mut run)?;
     let run = Id(run).to_string();
-    let (say, said) = mpsc::unbounded_channel();
+    let (say, said) = mpsc::channel(leader::SAID);
     let mut orders = Vec::new();
     let mut turns = part.turns.into_iter();
     let mut states = vec![State::Away; options.hosts.len()];
+    let stranded = stranded(&options.hosts);
     for (index, (name, address)) in options.hosts.iter().enumerate() {
         let (order, ordered) = mpsc::unbounded_channel();
         orders.push(order);
+        let turn = turns.next();
+        if stranded.contains(&index) {
+            continue;
+        }
         let link = Link {
             host: index,
             name: link::host_of(name),
@@ -205,7 +205,7 @@ async fn send_in(
             transfer: transfer.clone(),
             say: say.clone(),
         };
-        match turns.next() {
+        match turn {
             Some(turn) => {
                 states[index] = State::Waiting;
                 tasks.spawn(link.in_turn(turn, ordered));
@@ -215,17 +215,26 @@ async fn send_in(
             }
         }
     }
-    let named = options.hosts.iter().zip(&states);
+    let named = options.hosts.iter().zip(states);
+    let mut hosts: Vec<Host> = named
+        .map(|((name, _), state)| Host {
+            name: name.clone(),
+            state,
+            ..Host::default()
+        })
+        .collect();
+    for index in stranded {
+        let address = options.hosts[index].1.ip();
+        hosts[index].state = State::Refused;
+        hosts[index].notes = vec![format!(
+            "0.0 s: {address} is an address of this host alone, and others are to have it from there: list it by its \
+             address in the network"
+        )];
+    }
     let leader = Leader {
         chains,
         needy,
-        hosts: named
-            .map(|((name, _), state)| Host {
-                name: name.clone(),
-                state: *state,
-                ..Host::default()
-            })
-            .collect(),
+        hosts,
         heard: vec![None; options.hosts.len()],
         standing: vec![Standing::default(); options.hosts.len()],
         sources: vec![None; options.hosts.len()],
@@ -246,4 +255,15 @@ async fn send_in(
     })
     .await;
     Ok(hosts)
+}
+
+/// Those that are named by an address that only this host can reach, if there are others: a host's own name may well be
+/// 127.0.1.1 to itself.
+fn stranded(hosts: &[(String, SocketAddr)]) -> Vec<usize> {
+    let here = |index: &usize| hosts[*index].1.ip().to_canonical().is_loopback();
+    let all: Vec<usize> = (0..hosts.len()).filter(here).collect();
+    match all.len() < hosts.len() {
+        true => all,
+        false => Vec::new(),
+    }
 }

@@ -113,6 +113,13 @@ async fn one(stream: &mut Stream, transfer: &Transfer, index: u32) -> io::Result
             send(stream, &mut cursor, &place).await?;
             return stream.shutdown().await;
         }
+        // What has no bytes never comes, and whoever waits for it holds a place.
+        let empty = transfer.entry(index).is_some_and(|entry| entry.stored == 0);
+        if empty || index >= transfer.header.frames() {
+            let why = format!("nothing is sent for frame {index}");
+            message(stream, Kind::Failed, why.as_bytes()).await?;
+            return stream.shutdown().await;
+        }
         stream.flush().await?;
         if timeout_at(spoke + BEAT, changes.changed()).await.is_err() {
             message(stream, Kind::Beat, &[]).await?;

@@ -102,7 +102,7 @@ pub struct Trust {
     pub key: Key,
     door: Door,
     /// Hashes of the parents' certificates, as the source knows them.
-    met: Mutex<HashMap<SocketAddr, String>>,
+    met: Mutex<HashMap<SocketAddr, Hash>>,
 }
 
 impl Trust {
@@ -114,9 +114,19 @@ impl Trust {
         }
     }
 
-    pub fn meet(&self, hosts: Vec<(SocketAddr, String)>) {
+    /// What the source says of hosts that it will name. Of those before, only what `named` still need is kept: whoever
+    /// says this again and again must not fill the memory.
+    pub fn meet(&self, hosts: Vec<(SocketAddr, String)>, named: &[SocketAddr]) {
+        if self.door.0.is_none() {
+            return;
+        }
+        let known = hosts.into_iter().filter_map(|(host, mark)| {
+            let mark = blake3::Hash::from_hex(mark).ok()?;
+            Some((host, *mark.as_bytes()))
+        });
         let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        met.extend(hosts);
+        met.retain(|host, _| named.contains(host));
+        met.extend(known);
     }
 
     /// Makes a connection to a parent.
@@ -128,10 +138,8 @@ impl Trust {
         };
         let met = {
             let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-            met.get(&parent)
-                .and_then(|text| blake3::Hash::from_hex(text).ok())
+            met.get(&parent).copied()
         };
-        let met = met.map(|hash| *hash.as_bytes());
         let unknown = || io::Error::other("the source has not said what certificate it has");
         let connected = tls.connect(tcp, Peer::Met(met.ok_or_else(unknown)?)).await;
         match connected {
@@ -226,6 +234,26 @@ mod tests {
         Arc::new(Tls::load(&file).unwrap())
     }
 
+    /// Whoever had recorded an offer could name certificates without end, also on plain connections, and all were kept.
+    #[test]
+    fn certificates_of_hosts_that_are_not_named_are_not_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Authority::load_or_make(&dir.path().join("ca")).unwrap();
+        let key = Signer::new().unwrap().key();
+        let private = Door(Some(tls(&ca, dir.path(), "a")));
+        for (door, kept) in [(Door(None), 0), (private, 2)] {
+            let trust = Trust::new(key.clone(), door);
+            let host = |port| SocketAddr::from(([127, 0, 0, 1], port));
+            for port in 1..1000 {
+                let mark = hex(&[7; 32]);
+                trust.meet(vec![(host(port), mark)], &[host(7)]);
+                trust.meet(vec![(host(port), "x".repeat(60 << 10))], &[host(7)]);
+                trust.meet(vec![(host(port), hex(&[7; 32]))], &[host(7)]);
+            }
+            assert_eq!(trust.met.lock().unwrap().len(), kept);
+        }
+    }
+
     /// A host of the same cluster, with a good bundle, that has taken the place of a parent in the network: children do
     /// not tell it what they want.
     #[tokio::test]
@@ -240,7 +268,7 @@ mod tests {
         let why = trust.connect(address).await.err().unwrap().to_string();
         assert!(why.contains("has not said what certificate"), "{why}");
         drop(listener.accept().await.unwrap());
-        trust.meet(vec![(address, hex(&parent.mark()))]);
+        trust.meet(vec![(address, hex(&parent.mark()))], &[]);
         for (door, right) in [(Door(Some(evil)), false), (Door(Some(parent)), true)] {
             let accepted = async {
                 let (tcp, from) = listener.accept().await.unwrap();

@@ -8,10 +8,11 @@ use kit::peer::{Control, parent, want};
 use kit::{Place, noise, options};
 use serde_json::json;
 use spread::manifest::{Header, Id};
+use spread::receive;
 use spread::send::{self, State};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 impl Place {
     /// Sends a file of bytes that do not compress; returns the transfer's header and its signature.
@@ -76,6 +77,34 @@ async fn what_was_offered_before_does_not_replace_what_is_newer() {
     let said = control.hear("\"refuse\"").await;
     assert!(said.contains("what is coming is newer"), "{said}");
     assert!(std::fs::read(place.path("a/disk.raw")).unwrap() == there);
+}
+
+/// With `--replace`, for a file that somebody has touched or removed, nobody looked which version was the newer one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_touched_or_removed_is_not_replaced_by_what_is_older() {
+    let place = Place::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let receiver = listener.local_addr().unwrap();
+    let replacing = receive::Options {
+        replace: true,
+        ..place.options("a")
+    };
+    let receives = tokio::spawn(receive::receive(listener, replacing, |_| {}));
+    let (_, line, proof) = place.sent(7, 1, receiver).await;
+    place.sent(8, 1, receiver).await;
+    let there = place.path("a/disk.raw");
+    for touched in [true, false] {
+        match touched {
+            true => std::fs::write(&there, b"touched").unwrap(),
+            false => std::fs::remove_file(&there).unwrap(),
+        }
+        let mut control = Control::offer(receiver, &line, &proof).await;
+        let said = control.hear("\"refuse\"").await;
+        assert!(said.contains("what came here last is newer"), "{said}");
+    }
+    // Something newer may come.
+    place.sent(9, 1, receiver).await;
+    receives.abort();
 }
 
 /// A parent that has pages and frames of another transfer, rightly signed by the same key, gives those.

@@ -3,6 +3,7 @@
 use super::session::Session;
 use super::{Comes, Event, Hub, Lines, REPORT, SAY};
 use crate::authority;
+use crate::gate::Guest;
 use crate::manifest::Header;
 use crate::place::{self, Files};
 use crate::sign::Key;
@@ -29,6 +30,7 @@ pub(super) async fn offered(
     writer: &mut WriteHalf<Stream>,
     offer: &Offer,
     from: SocketAddr,
+    source: Guest,
 ) -> io::Result<()> {
     let title = "oscarv spread: header";
     let refuse = |name: &str, why: String| {
@@ -74,15 +76,18 @@ pub(super) async fn offered(
     }
     match &there {
         Some((old, true)) if old.same_version(&header) => {
-            return has_it(hub, &header, lines, writer).await;
+            return has_it(hub, &header, lines, writer, source).await;
         }
         _ if offer.ask => return Err(io::Error::other(wire::LACKS)),
-        Some((old, true)) if old.created > header.created => {
+        // Also if somebody has changed or removed it since: whoever says again what was offered once must not bring it
+        // back.
+        Some((old, same)) if old.created > header.created => {
             let when = |header: &Header| authority::when_nanos(header.created);
             return refuse(
                 &header.name,
                 format!(
-                    "what is here is newer: made {} by its source's clock, this one {}; send --anew puts this one in its place",
+                    "what {} is newer: made {} by its source's clock, this one {}; send --anew puts this one in its place",
+                    if *same { "is here" } else { "came here last" },
                     when(old),
                     when(&header)
                 ),
@@ -133,7 +138,7 @@ pub(super) async fn offered(
         // While this waited, what was displaced came to its end.
         Ok(Opened::Whole) => {
             hub.forget(&header.name, &ended);
-            return has_it(hub, &header, lines, writer).await;
+            return has_it(hub, &header, lines, writer, source).await;
         }
         Ok(Opened::NoBase) => {
             hub.forget(&header.name, &ended);
@@ -164,13 +169,15 @@ pub(super) async fn offered(
     };
     let transfer = session.transfer.clone();
     hub.add(&transfer);
+    // What comes is one for each name, and comes to its end.
+    drop(source);
     (hub.told)(Event::Begun {
         header: header.clone(),
         from,
         transfer: transfer.clone(),
     });
     let result = tokio::select! {
-        result = session.run(lines, writer, &directory) => result,
+        result = session.run(lines, writer, hub) => result,
         () = ended.notified() => {
             let reason = "it was offered again, and goes on with that offer".to_owned();
             let failed = FromReceiver::Failed { reason: reason.clone() };
@@ -182,6 +189,7 @@ pub(super) async fn offered(
     hub.forget(&header.name, &ended);
     if let Err(why) = &result {
         transfer.fail(why);
+        hub.let_go(&transfer);
     }
     (hub.told)(match result {
         Ok(()) => Event::Done { header },
@@ -196,13 +204,19 @@ async fn has_it(
     header: &Header,
     mut lines: Lines,
     writer: &mut WriteHalf<Stream>,
+    source: Guest,
 ) -> io::Result<()> {
     let frames = header.frames();
     let gives = Some(hub.transfer(header.id).is_some_and(|t| t.complete()));
     wire::write_line(writer, &FromReceiver::Accept { frames, gives }).await?;
     wire::write_line(writer, &FromReceiver::Done).await?;
     // As long as the connection is there, the source knows that this host is.
-    while let Ok(Some(ToReceiver::Parents(_) | ToReceiver::Certificates(_))) = lines.next().await {}
+    let end = async {
+        while let Ok(Some(ToReceiver::Parents(_) | ToReceiver::Certificates(_))) =
+            lines.next().await
+        {}
+    };
+    source.says(end).await;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! One transfer that comes, from the offer that was taken to the name that the file gets.
 
 use super::flow::Flow;
-use super::{Lines, REPORT, SAY};
+use super::{Hub, Lines, REPORT, SAY};
 use crate::keeper::{self, Inflow, News, Work};
 use crate::mend::Mender;
 use crate::place::{self, Files};
@@ -67,8 +67,9 @@ impl Session {
         mut self,
         mut lines: Lines,
         writer: &mut WriteHalf<Stream>,
-        directory: &Path,
+        hub: &Hub,
     ) -> Result<(), String> {
+        let directory = hub.options.into.as_path();
         let (say, mut said) = mpsc::unbounded_channel();
         let (again, mut repairs) = mpsc::unbounded_channel();
         let frames = self.transfer.count().0;
@@ -109,7 +110,7 @@ impl Session {
         loop {
             tokio::select! {
                 line = lines.next::<ToReceiver>(), if source => match line {
-                    Ok(Some(ToReceiver::Certificates(list))) => self.trust.meet(list),
+                    Ok(Some(ToReceiver::Certificates(list))) => self.trust.meet(list, &self.named),
                     Ok(Some(ToReceiver::Parents(list))) => self.name(list),
                     Ok(Some(ToReceiver::Bye)) if finished => return Ok(()),
                     Ok(Some(ToReceiver::Bye)) => return Err("the source has ended it".to_owned()),
@@ -154,6 +155,7 @@ impl Session {
                 Some(named) = naming.join_next() => match named {
                     Ok(Ok(())) => {
                         finished = true;
+                        hub.settled(&self.transfer);
                         let _ = say.send(FromReceiver::Report(self.report()));
                         let _ = say.send(FromReceiver::Done);
                     }

@@ -9,13 +9,16 @@ use crate::stream::Door;
 use crate::transfer::Transfer;
 use crate::wire::{self, Hello};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::BufReader;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+/// Connections that the kernel has taken and this process not yet.
+const BACKLOG: u32 = 1024;
 
 /// What is to be had here.
 #[derive(Clone, Default)]
@@ -39,17 +42,20 @@ pub(super) struct House {
 }
 
 impl House {
-    /// `most`: how many children are served at once.
+    /// `address`: where to listen; none: on all addresses, and any port. `most`: how many children are served at once.
     ///
     /// Errors: the address cannot be listened on.
     pub async fn open(
-        address: SocketAddr,
+        address: Option<SocketAddr>,
         limit: Option<Limit>,
         door: Door,
         most: usize,
     ) -> io::Result<Self> {
         gate::allow_files();
-        let listener = TcpListener::bind(address).await?;
+        let listener = match address {
+            Some(address) => TcpListener::bind(address).await?,
+            None => listen()?,
+        };
         let port = listener.local_addr()?.port();
         let rate = limit.as_ref().map(Limit::rate);
         let (stocks, limit) = (Stocks::default(), limit.map(Arc::new));
@@ -77,6 +83,22 @@ impl House {
     }
 }
 
+/// Hosts may have addresses of either kind, and reach this one by its own of the same kind.
+fn listen() -> io::Result<TcpListener> {
+    let both = || {
+        let socket = TcpSocket::new_v6()?;
+        // Whatever the system's default is.
+        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
+        socket.bind((Ipv6Addr::UNSPECIFIED, 0).into())?;
+        socket.listen(BACKLOG)
+    };
+    both().or_else(|_: io::Error| {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+        socket.listen(BACKLOG)
+    })
+}
+
 async fn serve_all(
     listener: TcpListener,
     stocks: Stocks,
@@ -97,7 +119,7 @@ async fn serve_all(
                 let guest = gate.guest().await;
                 children.spawn(async move {
                     gate::watch_over(&stream);
-                    let who = from.ip().to_string();
+                    let who = from.ip().to_canonical().to_string();
                     let accepted = timeout(GONE, door.accept(stream, &who));
                     let Some(Ok(Ok(mut stream))) = guest.says(accepted).await else {
                         return;

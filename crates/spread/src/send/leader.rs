@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A host that has said nothing for so long is not believed to be there, if its child misses it, too.
 const QUIET: Duration = Duration::from_millis(250);
 
+/// What hosts say waits for its turn, in this many lines; and so many are heard before something else is done.
+pub(super) const SAID: usize = 256;
+
 /// Notes of a host, and characters of a note.
 const NOTES: usize = 50;
 const NOTE: usize = 400;
@@ -91,7 +94,7 @@ impl Leader {
 
     pub async fn lead(
         mut self,
-        mut said: mpsc::UnboundedReceiver<(usize, Said)>,
+        mut said: mpsc::Receiver<(usize, Said)>,
         mut told: impl FnMut(&[Host]),
     ) -> Vec<Host> {
         let mut looks = interval(LOOK);
@@ -109,7 +112,8 @@ impl Leader {
                     let Some((host, said_now)) = next else { break };
                     self.chains.time(self.begin.elapsed().as_secs_f64());
                     self.hear(host, said_now);
-                    while let Ok((host, more)) = said.try_recv() {
+                    for _ in 1..SAID {
+                        let Ok((host, more)) = said.try_recv() else { break };
                         self.hear(host, more);
                     }
                 }
@@ -248,11 +252,7 @@ impl Leader {
             FromReceiver::Report(report) => self.report(host, &report),
             FromReceiver::Lost { parent, why } => {
                 self.note(host, format!("left {}: {why}", self.name(parent)));
-                let its = |parent: &usize| {
-                    let all = self.chains.parents(host);
-                    all.contains(&Parent::Host(*parent))
-                };
-                if let Some(parent) = self.host_at(parent).filter(its)
+                if let Some(parent) = self.parent_at(host, parent)
                     && self.standing[host].complains()
                 {
                     let quiet = |at: Instant| at.elapsed() > QUIET;
@@ -265,7 +265,7 @@ impl Leader {
             FromReceiver::Spoilt { parent, frame } => {
                 let name = self.name(parent);
                 self.note(host, format!("frame {frame} was spoilt by {name}"));
-                if let Some(parent) = self.host_at(parent)
+                if let Some(parent) = self.parent_at(host, parent)
                     && self.standing[host].complains()
                 {
                     let child = self.hosts[host].name.clone();
@@ -358,6 +358,13 @@ impl Leader {
 
     fn host_at(&self, address: SocketAddr) -> Option<usize> {
         self.addresses.iter().position(|one| *one == address)
+    }
+
+    /// Which of this host's parents that is. Of others it has nothing to say.
+    fn parent_at(&self, host: usize, address: SocketAddr) -> Option<usize> {
+        let parents = self.chains.parents(host);
+        let its = |parent: &usize| parents.contains(&Parent::Host(*parent));
+        self.host_at(address).filter(its)
     }
 
     fn name(&self, address: SocketAddr) -> String {

@@ -52,7 +52,7 @@ pub(super) struct Link {
     /// It is only asked whether it has it.
     pub ask: bool,
     pub transfer: Arc<Transfer>,
-    pub say: mpsc::UnboundedSender<(usize, Said)>,
+    pub say: mpsc::Sender<(usize, Said)>,
 }
 
 impl Link {
@@ -71,7 +71,7 @@ impl Link {
                 },
             }
         };
-        let _ = self.say.send((self.host, Said::Turn(comes)));
+        let _ = self.say.send((self.host, Said::Turn(comes))).await;
         if comes {
             self.keep(orders).await;
         }
@@ -86,14 +86,11 @@ impl Link {
                     if tls::is_final(&why) {
                         let reason = why.to_string();
                         let refused = Said::Line(FromReceiver::Refuse { reason });
-                        let _ = self.say.send((self.host, refused));
+                        let _ = self.say.send((self.host, refused)).await;
                         return;
                     }
-                    if self
-                        .say
-                        .send((self.host, Said::Gone(why.to_string())))
-                        .is_err()
-                    {
+                    let gone = Said::Gone(why.to_string());
+                    if self.say.send((self.host, gone)).await.is_err() {
                         return;
                     }
                 }
@@ -123,7 +120,7 @@ impl Link {
             host: self.name.clone(),
         };
         wire::write_line(&mut writer, &Hello::Offer(offer)).await?;
-        let _ = self.say.send((self.host, Said::Here(source, mark)));
+        let _ = self.say.send((self.host, Said::Here(source, mark))).await;
         // Looking at what is there from earlier may take long.
         let mut patience = Duration::from_secs(600);
         let mut accepted = false;
@@ -150,7 +147,7 @@ impl Link {
                     }
                     accepted |= accepts;
                     let last = matches!(line, FromReceiver::Refuse { .. } | FromReceiver::NoBase | FromReceiver::Failed { .. });
-                    let _ = self.say.send((self.host, Said::Line(line)));
+                    let _ = self.say.send((self.host, Said::Line(line))).await;
                     if last {
                         return Ok(());
                     }

@@ -80,7 +80,7 @@ pub async fn send_version(
     let needy = options.hosts.len();
     let most = 64 + 4 * (needy + plan.from.len());
     let door = Door(options.tls.clone());
-    let house = House::open(plan.listen(), options.limit.take(), door, most).await?;
+    let house = House::open(plan.listen, options.limit.take(), door, most).await?;
     match what {
         What::Whole(source) => {
             let id = source.transfer.header.id;

@@ -165,3 +165,39 @@ fn a_directory_that_another_receiver_has() {
     assert!(lab.has("a", &file));
     lab.is_tidy("a");
 }
+
+/// Where a source keeps what it has compressed there was no room for a second file, and all its hosts failed.
+#[test]
+fn a_source_forgets_for_want_of_room_and_says_where_there_is_none() {
+    if may_not("a disk that is full") {
+        return;
+    }
+    let lab = Place::new();
+    let memory = lab.path("memory");
+    let small = [
+        ("SPREAD_MOUNT", "size=12m,mode=755".to_owned()),
+        ("SPREAD_DIR", memory.display().to_string()),
+    ];
+    let receiver = lab.start_receiver("a", "127.0.0.1:0", &[]);
+    let hosts = [("a", receiver.address)];
+    // All of it compresses, to a fifth: one has room, and not two.
+    let packs = |_| 2;
+    let (first, second) = (
+        lab.file_of("one", 40, packs),
+        lab.file_of("other", 40, packs),
+    );
+    let both = format!("{}:{}", first.display(), second.display());
+    let mut source = lab.start_source_with(both.as_ref(), &hosts, 0, 5000, &small);
+    is_done(&source.report(), 0);
+    is_done(&source.report(), 0);
+    assert!(lab.has("a", &second));
+    let much = lab.file_of("much", 80, packs);
+    let report = lab
+        .start_source_with(&much, &hosts, 0, 5000, &small)
+        .report();
+    let full = format!(
+        "{} is full: what is compressed needs room",
+        memory.display()
+    );
+    has_failed(&report, 0, &[&full]);
+}

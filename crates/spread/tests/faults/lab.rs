@@ -64,15 +64,28 @@ impl Place {
         limit: u64,
         patience: u64,
     ) -> Process {
+        self.start_source_with(file, hosts, limit, patience, &[])
+    }
+
+    /// `settings`: of its role. Of several files in a row, with `:` between them, each is sent.
+    pub fn start_source_with(
+        &self,
+        file: &Path,
+        hosts: &[(&str, SocketAddr)],
+        limit: u64,
+        patience: u64,
+        settings: &[(&str, String)],
+    ) -> Process {
         let hosts: Vec<String> = hosts.iter().map(|(n, a)| format!("{n}={a}")).collect();
         let place = self.path("").display().to_string();
-        let all = [
+        let mut all = vec![
             ("SPREAD_PLACE", place),
             ("SPREAD_FILE", file.display().to_string()),
             ("SPREAD_HOSTS", hosts.join(",")),
             ("SPREAD_LIMIT", limit.to_string()),
             ("SPREAD_PATIENCE", patience.to_string()),
         ];
+        all.extend(settings.iter().cloned());
         Process::start("send", &all)
     }
 }
@@ -262,10 +275,7 @@ async fn receiving(dir: &Path) {
 async fn sending() {
     let place = PathBuf::from(set("SPREAD_PLACE").unwrap());
     let signer = Arc::new(Signer::load_or_make(&place.join("key")).unwrap());
-    let file = PathBuf::from(set("SPREAD_FILE").unwrap());
     let memory = place.join("memory");
-    let source = source::open(&file, "disk.raw", signer, &memory, 2, From::Nothing);
-    let source = source.unwrap().unwrap();
     let hosts = set("SPREAD_HOSTS").unwrap();
     let hosts: Vec<(&str, SocketAddr)> = hosts
         .split(',')
@@ -273,16 +283,20 @@ async fn sending() {
         .map(|(name, address)| (name, address.parse().unwrap()))
         .collect();
     let limit = set("SPREAD_LIMIT").unwrap().parse().unwrap();
-    let mut options = options(&hosts, (limit > 0).then_some(limit));
-    options.patience = Duration::from_millis(set("SPREAD_PATIENCE").unwrap().parse().unwrap());
     say("");
     let line = |what: &str, hosts: &[Host]| {
         say(&format!("{what} {}", serde_json::to_string(hosts).unwrap()));
     };
-    let sent = send::send(source.transfer.clone(), options, |hosts| {
-        line("hosts", hosts)
-    });
-    let report = sent.await.unwrap();
-    drop(source);
-    line("report", &report);
+    for file in set("SPREAD_FILE").unwrap().split(':').map(Path::new) {
+        let mut options = options(&hosts, (limit > 0).then_some(limit));
+        options.patience = Duration::from_millis(set("SPREAD_PATIENCE").unwrap().parse().unwrap());
+        let source = source::open(file, "disk.raw", signer.clone(), &memory, 2, From::Nothing);
+        let source = source.unwrap().unwrap();
+        let sent = send::send(source.transfer.clone(), options, |hosts| {
+            line("hosts", hosts)
+        });
+        let report = sent.await.unwrap();
+        drop(source);
+        line("report", &report);
+    }
 }

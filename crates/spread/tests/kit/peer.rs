@@ -73,6 +73,11 @@ impl Fake {
         message(PAGE, &wire)
     }
 
+    /// What is offered: the header's line and its signature.
+    pub fn offered(&self) -> (&str, &str) {
+        (&self.line, &self.proof)
+    }
+
     /// The manifest's signature, as it comes at the end.
     pub fn end(&self, signer: &Signer) -> Vec<u8> {
         let mut manifest = format!("{}\n", self.line).into_bytes();
