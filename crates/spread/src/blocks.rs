@@ -233,7 +233,10 @@ mod tests {
         let mut new = old.clone();
         new.resize(FRAME as usize, 0);
         let hashes: Vec<_> = new.chunks(BLOCK).map(|b| Blocks(7).hash(b)).collect();
-        assert!(matches!(base(&old).change(0, &new, &hashes), Change::Patch(_)));
+        assert!(matches!(
+            base(&old).change(0, &new, &hashes),
+            Change::Patch(_)
+        ));
     }
 
     proptest! {

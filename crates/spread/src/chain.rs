@@ -5,6 +5,7 @@
 //! back, goes where an upward link is free, as near as there is one: to a host that has all, or to the end of a chain.
 //! One that is gone is left out. The pair of a link that is slow goes to the end, where it slows nobody (`pace`).
 
+mod apart;
 mod order;
 mod pace;
 
@@ -68,6 +69,8 @@ pub struct Chains {
     version: u64,
     /// Those that had all of it when they came.
     whole: BTreeSet<usize>,
+    /// Pairs that cannot reach each other, the lower number first.
+    apart: BTreeSet<(usize, usize)>,
     now: f64,
     /// The best rate that any host has had.
     best: f64,
@@ -98,6 +101,7 @@ impl Chains {
             changed: BTreeSet::new(),
             version: 0,
             whole: BTreeSet::new(),
+            apart: BTreeSet::new(),
             now: 0.0,
             best: 0.0,
             expected: None,
@@ -165,6 +169,7 @@ impl Chains {
     /// A host is there no more.
     pub fn leave(&mut self, host: usize) {
         self.disordered |= self.whole.remove(&host) && !self.fixed;
+        self.forget_apart(host);
         let one = &mut self.hosts[host];
         one.pace.forget();
         one.parent = None;
@@ -190,20 +195,26 @@ impl Chains {
         let mut root = Parent::Source;
         if let Some((chain, at)) = self.hosts[host].place {
             let chain = &self.chains[chain];
-            let before = chain.hosts[..at].iter().rev().take(PARENTS);
-            parents.extend(before.map(|h| Parent::Host(*h)));
+            let before = chain.hosts[..at].iter().rev().map(|h| Parent::Host(*h));
+            parents.extend(before.filter(|h| !self.are_apart(*h, host)).take(PARENTS));
             root = chain.root;
         }
-        parents.push(root);
+        if !self.are_apart(root, host) {
+            parents.push(root);
+        }
         // If the root is lost, and with it the source, it goes on with these. Ends of chains have their upward link
         // free; only of those that do not begin at the source, so that no two wait for each other.
         if root == Parent::Source {
             let others = self.chains.iter().filter(|chain| chain.root != root);
             let ends = others.filter_map(|chain| chain.hosts.last().copied());
+            let ends = ends.filter(|end| !self.are_apart(Parent::Host(*end), host));
             let near = ends.min_by_key(|end| self.layout.distance(Some(host), Some(*end)));
             parents.extend(near.map(Parent::Host));
         }
-        let other = |h: &usize| *h != host && !parents.contains(&Parent::Host(*h));
+        let other = |h: &usize| {
+            let parent = Parent::Host(*h);
+            *h != host && !parents.contains(&parent) && !self.are_apart(parent, host)
+        };
         let mut others: Vec<usize> = self.whole.iter().copied().filter(other).collect();
         others.sort_by_key(|h| self.layout.distance(Some(host), Some(*h)));
         parents.extend(others.into_iter().take(OTHERS).map(Parent::Host));
@@ -285,6 +296,7 @@ impl Chains {
     /// From this place on parents may be others.
     fn renew(&mut self, chain: usize, from: usize) {
         // Whose parent is another, and the next ones, who get other names for the case of a loss.
+        let from = self.part(chain, from);
         let mut news = 0;
         self.version += 1;
         let Chain { root, hosts, .. } = &self.chains[chain];

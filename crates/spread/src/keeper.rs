@@ -476,9 +476,7 @@ impl Keeper {
                 (Some(Old::File(base)), Some(Some(recipe))) => {
                     recipe.make(base, &mut self.plain)?
                 }
-                (Some(Old::Tree(base)), None) => {
-                    chunks::apply(&self.patch, base, &mut self.plain)?
-                }
+                (Some(Old::Tree(base)), None) => chunks::apply(&self.patch, base, &mut self.plain)?,
                 _ => false,
             };
             if !made {

@@ -99,7 +99,11 @@ impl Levels {
             (cost(read + work / level.speed, left), Some(level.level))
         };
         // Of equal ones the one with fewer bytes.
-        let all = LEVELS.iter().rev().map(of).chain([(cost(read, frame), None)]);
+        let all = LEVELS
+            .iter()
+            .rev()
+            .map(of)
+            .chain([(cost(read, frame), None)]);
         let least = all.reduce(|best, next| if next.0 < best.0 { next } else { best });
         least.and_then(|(_, level)| level)
     }
@@ -160,7 +164,10 @@ mod tests {
         let cost = |level: Option<i32>| {
             let level = LEVELS.iter().find(|known| Some(known.level) == level);
             let (time, bytes) = match level {
-                Some(level) => (MIB / 1e6 / level.speed / share, (MIB * level.left * content).min(MIB)),
+                Some(level) => (
+                    MIB / 1e6 / level.speed / share,
+                    (MIB * level.left * content).min(MIB),
+                ),
                 None => (0.0, MIB),
             };
             (time, bytes, f64::max((read + time) / 2.0, bytes / network))
@@ -193,7 +200,10 @@ mod tests {
         let (level, took, _) = settled(12e6, 0.05, 1.0);
         assert!(level.is_some_and(|level| level < 6), "{level:?}");
         let best = MIB * 0.36 / 12e6;
-        assert!(took < 1.5 * best, "{level:?}: {took} s a frame instead of {best}");
+        assert!(
+            took < 1.5 * best,
+            "{level:?}: {took} s a frame instead of {best}"
+        );
     }
 
     proptest! {

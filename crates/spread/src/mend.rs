@@ -34,7 +34,7 @@ pub struct Mender {
 }
 
 impl Mender {
-    /// This frame has to come again. `by`: who sent it as good.
+    /// This frame has to come again. `by`: whose bytes were wrong, if all of them came from one parent.
     pub fn add(&mut self, index: u32, by: Option<SocketAddr>) {
         self.waiting.push_back((index, by));
         self.start();
@@ -59,11 +59,12 @@ impl Mender {
         }
     }
 
-    /// Asks for a frame until it is here and good.
+    /// Asks for a frame until it is here and good; first whoever has passed it on: it may have had it so itself, and says
+    /// so then. Who is not there any more is not blamed.
     fn fetch(
         &self,
         index: u32,
-        mut by: Option<SocketAddr>,
+        mut passed_on: Option<SocketAddr>,
     ) -> impl Future<Output = Result<(), String>> + use<> {
         let transfer = self.transfer.clone();
         let trust = self.trust.clone();
@@ -72,19 +73,23 @@ impl Mender {
         let say = self.say.clone();
         async move {
             let mut wrong = 0;
+            // Who sent it by itself, which only those do who have it whole and good.
+            let mut gave = None;
             for attempt in 0.. {
                 let list = parents.borrow().clone();
                 if transfer.failed().is_some() || transfer.is_good(index) {
                     break;
                 }
-                let Some(parent) = list.get(attempt % list.len().max(1)).copied() else {
+                let asked = passed_on.take().filter(|one| list.contains(one));
+                let next = list.get(attempt % list.len().max(1)).copied();
+                let Some(parent) = asked.or(next) else {
                     sleep(Duration::from_millis(100)).await;
                     continue;
                 };
                 match timeout(FRAME_IN, pull::fetch(parent, &transfer, &trust, index)).await {
                     Ok(Ok((pieces, bad_there))) => {
-                        // Who says that it was bad there as well is not to blame.
-                        if let Some(parent) = by.take().filter(|by| *by != parent || !bad_there) {
+                        let lied = asked.filter(|_| !bad_there);
+                        if let Some(parent) = lied.or(gave.take()) {
                             let _ = say.send(FromReceiver::Spoilt {
                                 parent,
                                 frame: index,
@@ -103,7 +108,7 @@ impl Mender {
                                 "frame {index} is not what the manifest says, from whomever it comes"
                             ));
                         }
-                        by = Some(parent);
+                        gave = Some(parent);
                     }
                     Ok(Err(_)) => sleep(Duration::from_millis(20)).await,
                     Err(_) => {}

@@ -287,7 +287,6 @@ impl Files {
             headers: beside(&self.directory, &self.name, "headers.new"),
         }
     }
-
 }
 
 /// Writes into a place of a file that is zeros; leaves out blocks that are.

@@ -171,6 +171,7 @@ pub async fn follow(
                         Bad(format!("frame {index} from {offset} was not asked for")).into(),
                     );
                 }
+                transfer.comes_from(index, parent);
                 current = Some((index, entry, offset));
             }
             Kind::Data => {

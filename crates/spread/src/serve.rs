@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Most of a file that is sent without looking whether anything else is to be done.
 const STEP: usize = 256 << 10;
@@ -34,7 +34,7 @@ pub async fn serve(
     limit: Option<&crate::limit::Limit>,
 ) -> io::Result<()> {
     match want.single {
-        true => one(stream, transfer, want.frame).await,
+        true => one(stream, transfer, want.frame, limit).await,
         false => flow(stream, transfer, want, limit).await,
     }
 }
@@ -60,11 +60,8 @@ async fn flow(
         match next {
             Next::Page(page) => message(stream, Kind::Page, &page).await?,
             Next::Stock(place) => {
-                if let Some(limit) = limit {
-                    limit.take(place.len as usize).await;
-                }
-                send(stream, &mut cursor, &place).await?;
-                pace.sent(stream.tcp(), place.len)?;
+                let sent = send_some(stream, &mut cursor, &place, limit).await?;
+                pace.sent(stream.tcp(), sent)?;
             }
             Next::Bad(index) => message(stream, Kind::Bad, &index.to_le_bytes()).await?,
             Next::End(seal) => {
@@ -91,26 +88,37 @@ async fn flow(
 }
 
 /// One frame, as soon as it is good here. First comes whether it was bad here, too.
-async fn one(stream: &mut Stream, transfer: &Transfer, index: u32) -> io::Result<()> {
+async fn one(
+    stream: &mut Stream,
+    transfer: &Transfer,
+    index: u32,
+    limit: Option<&crate::limit::Limit>,
+) -> io::Result<()> {
     let mut changes = transfer.watch();
     let mut spoke = Instant::now();
-    if transfer.was_bad(index) {
-        message(stream, Kind::Bad, &index.to_le_bytes()).await?;
-    }
+    let mut told = false;
     loop {
         if let Some(why) = transfer.failed() {
             return message(stream, Kind::Failed, why.as_bytes()).await;
         }
-        if transfer.is_good(index)
-            && let Some(place) = transfer.place(index)
-        {
+        let good = transfer.is_good(index);
+        // It may have been found out only now: while it came, the child had it from here, too.
+        if !told && transfer.was_bad(index) {
+            told = true;
+            message(stream, Kind::Bad, &index.to_le_bytes()).await?;
+        }
+        if good && let Some(mut place) = transfer.place(index) {
             let mut cursor = Cursor {
                 pages: 0,
                 frame: index,
                 offset: 0,
                 told: false,
             };
-            send(stream, &mut cursor, &place).await?;
+            while place.len > 0 {
+                let sent = send_some(stream, &mut cursor, &place, limit).await?;
+                place.offset += u64::from(sent);
+                place.len -= sent;
+            }
             return stream.shutdown().await;
         }
         // What has no bytes never comes, and whoever waits for it holds a place.
@@ -135,6 +143,35 @@ async fn message(stream: &mut Stream, kind: Kind, what: &[u8]) -> io::Result<()>
     stream.write_all(&all).await
 }
 
+/// Sends as much of this as may go at once, when it may; says how much. While the child has to wait it hears that we are
+/// here, and if it has gone, nothing is taken from the others for it.
+async fn send_some(
+    stream: &mut Stream,
+    cursor: &mut Cursor,
+    place: &Place,
+    limit: Option<&crate::limit::Limit>,
+) -> io::Result<u32> {
+    let Some(limit) = limit else {
+        send(stream, cursor, place).await?;
+        return Ok(place.len);
+    };
+    let piece = Place {
+        len: place.len.min(limit.piece()),
+        ..place.clone()
+    };
+    {
+        let turn = limit.take(piece.len);
+        tokio::pin!(turn);
+        while timeout(BEAT, &mut turn).await.is_err() {
+            message(stream, Kind::Beat, &[]).await?;
+        }
+    }
+    let before = cursor.offset;
+    let sent = send(stream, cursor, &piece).await;
+    limit.give_back(piece.len - (cursor.offset - before));
+    sent.map(|()| piece.len)
+}
+
 /// Sends bytes of the cursor's frame; where they begin it, or its rest, which frame that is comes first.
 async fn send(stream: &mut Stream, cursor: &mut Cursor, place: &Place) -> io::Result<()> {
     let mut heads = Vec::with_capacity(16);
@@ -148,9 +185,7 @@ async fn send(stream: &mut Stream, cursor: &mut Cursor, place: &Place) -> io::Re
     let stream = match stream {
         Stream::Plain(tcp) => tcp,
         Stream::Private(tls) => {
-            send_read(tls, &heads, place).await?;
-            cursor.offset += place.len;
-            return Ok(());
+            return send_read(tls, &heads, place, cursor).await;
         }
     };
     // What follows goes into the same packets.
@@ -170,10 +205,12 @@ async fn send(stream: &mut Stream, cursor: &mut Cursor, place: &Place) -> io::Re
         match sent.await? {
             // The file has become shorter. The connection ends in the middle of a message.
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            sent => left -= sent,
+            sent => {
+                left -= sent;
+                cursor.offset += sent as u32;
+            }
         }
     }
-    cursor.offset += place.len;
     Ok(())
 }
 
@@ -243,6 +280,7 @@ async fn send_read(
     stream: &mut (impl AsyncWrite + Unpin),
     heads: &[u8],
     place: &Place,
+    cursor: &mut Cursor,
 ) -> io::Result<()> {
     let mut bytes = heads.to_vec();
     let (mut offset, mut left) = (place.offset, place.len as usize);
@@ -254,6 +292,7 @@ async fn send_read(
         bytes.clear();
         offset += step as u64;
         left -= step;
+        cursor.offset += step as u32;
     }
     Ok(())
 }

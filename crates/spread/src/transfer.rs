@@ -7,6 +7,7 @@
 use crate::manifest::{Encoding, Entry, Hash, Header, Page};
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
@@ -44,6 +45,8 @@ struct Inner {
     entries: Vec<Entry>,
     /// Frames that are coming or not yet checked: how many bytes of them are on disk.
     live: HashMap<u32, u32>,
+    /// Who has sent the bytes of frames that are coming or not yet checked; none: several parents.
+    senders: HashMap<u32, Option<SocketAddr>>,
     /// The frame that comes in next.
     head: u32,
     /// Frames that are checked and on disk.
@@ -226,6 +229,7 @@ impl Transfer {
                 let whole = inner.whole(index);
                 if !inner.good.has(index) && !whole {
                     inner.forget(index);
+                    inner.senders.remove(&index);
                     inner.is_bad(index);
                     skipped.push(index);
                 }
@@ -240,6 +244,23 @@ impl Transfer {
         let mut inner = self.inner();
         inner.spooled.extend(spooled.map(|at| (index, at)));
         inner.live.insert(index, 0);
+    }
+
+    /// What comes of this frame from now on is from this parent.
+    pub fn comes_from(&self, index: u32, parent: SocketAddr) {
+        let mut inner = self.inner();
+        let begun = inner.live.get(&index).is_some_and(|here| *here > 0);
+        let sender = match begun {
+            true => inner.senders.get(&index).copied().flatten(),
+            false => Some(parent),
+        };
+        let sender = sender.filter(|sender| *sender == parent);
+        inner.senders.insert(index, sender);
+    }
+
+    /// Who has sent a frame that was found bad, if all of it came from one parent. To be asked once.
+    pub fn sender(&self, index: u32) -> Option<SocketAddr> {
+        self.inner().senders.remove(&index).flatten()
     }
 
     /// So many more bytes of a frame that has begun are on disk. Returns how many there are now.
@@ -259,6 +280,7 @@ impl Transfer {
             inner.good.insert(index);
             inner.bad.remove(&index);
             inner.forget(index);
+            inner.senders.remove(&index);
         });
     }
 
@@ -461,5 +483,43 @@ impl Inner {
             }),
             None => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::manifest::Id;
+
+    /// When a frame is found to be bad, another one may come from another parent by then.
+    #[test]
+    fn whose_bytes_a_frame_has_is_known_until_it_is_checked() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let spool = file.clone();
+        let header = Header::new(Id([0; 16]), "disk", 5 << 20, 1, None).unwrap();
+        let stock = Stock { file, spool };
+        let transfer = Transfer::new(header, String::new(), String::new(), stock);
+        let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        // Who only said that it was to come has sent nothing.
+        transfer.comes_from(0, b);
+        transfer.begin(0, None);
+        transfer.comes_from(0, a);
+        transfer.append(0, 10);
+        transfer.comes_from(0, a);
+        transfer.comes_from(1, b);
+        transfer.begin(1, None);
+        transfer.append(1, 10);
+        transfer.bad(0);
+        assert_eq!(transfer.sender(0), Some(a));
+        assert_eq!(transfer.sender(0), None, "once");
+        transfer.comes_from(1, a);
+        transfer.append(1, 10);
+        transfer.comes_from(1, b);
+        transfer.bad(1);
+        assert_eq!(transfer.sender(1), None, "of two");
+        transfer.comes_from(2, a);
+        transfer.good(2, None);
+        assert_eq!(transfer.inner().senders.len(), 0);
     }
 }

@@ -100,6 +100,9 @@ pub enum FromReceiver {
     Lost {
         parent: SocketAddr,
         why: String,
+        /// No connection to it could be made.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unreached: bool,
     },
     /// What this parent sent as good was not.
     Spoilt {

@@ -5,12 +5,16 @@
 mod kit;
 
 mod faults {
+    mod blame;
     mod disk;
+    mod firewall;
     mod hostile;
     mod killed;
     mod lab;
+    mod limit;
     mod net;
     mod network;
+    mod silence;
     mod source;
     mod wicked;
 }

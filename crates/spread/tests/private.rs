@@ -3,157 +3,26 @@
 #![allow(clippy::unwrap_used)]
 
 mod kit;
+mod private {
+    pub mod cluster;
+    pub mod rogue;
+}
 
 use kit::peer::before;
-use kit::{LONG, Place, noise, options};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use private::cluster::{Cluster, DAY, SECRET};
+use private::rogue::rogue;
 use spread::authority::Authority;
 use spread::limit::Limit;
-use spread::receive::{self, Event};
-use spread::send::{self, Host, State};
-use spread::tls::{Clock, Tls};
+use spread::send::State;
+use spread::tls::Tls;
 use std::net::SocketAddr;
-use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-
-/// Stands at the beginning of every frame of the file that is sent: nobody on the way may see it.
-const SECRET: &[u8] = b"nobody but those on the list may read this";
-
-const DAY: Duration = Duration::from_secs(86400);
-
-/// A place with a CA.
-struct Cluster {
-    place: Place,
-    ca: Authority,
-}
-
-impl Deref for Cluster {
-    type Target = Place;
-
-    fn deref(&self) -> &Place {
-        &self.place
-    }
-}
-
-struct Receiver {
-    address: SocketAddr,
-    task: JoinHandle<()>,
-    refused: Arc<Mutex<Vec<String>>>,
-}
-
-impl Receiver {
-    /// What the receiver's screen says, when it says something.
-    async fn refusal(&self) -> String {
-        loop {
-            if let Some(why) = self.refused.lock().unwrap().last() {
-                return why.clone();
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-}
-
-impl Cluster {
-    fn new() -> Self {
-        let place = Place::new();
-        let ca = Authority::load_or_make(&place.path("ca")).unwrap();
-        Self { place, ca }
-    }
-
-    fn keep(&self, name: &str, bundle: &str) -> PathBuf {
-        let file = self.write(&format!("{name}.bundle"), bundle.as_bytes());
-        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
-        file
-    }
-
-    fn tls(&self, host: &str) -> Arc<Tls> {
-        let bundle = self.ca.bundle(host, 1).unwrap();
-        Arc::new(Tls::load(&self.keep(host, &bundle)).unwrap())
-    }
-
-    /// A bundle that is valid for so many days before and after now.
-    fn tls_for(&self, host: &str, before: u32, after: u32, clock: Clock) -> Arc<Tls> {
-        let now = SystemTime::now();
-        let valid = now - DAY * before..now + DAY * after;
-        let bundle = self.ca.bundle_for(host, valid).unwrap();
-        Arc::new(Tls::load_at(&self.keep(host, &bundle), clock).unwrap())
-    }
-
-    /// Frames that do not compress, but for their beginning.
-    fn secret(&self, mib: usize) -> PathBuf {
-        let mut bytes = noise(7, mib << 20);
-        for frame in bytes.chunks_mut(1 << 20) {
-            frame[..SECRET.len()].copy_from_slice(SECRET);
-        }
-        self.write("source", &bytes)
-    }
-
-    async fn receive(&self, name: &str, tls: Option<Arc<Tls>>) -> Receiver {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut options = self.options(name);
-        options.tls = tls;
-        let refused = Arc::new(Mutex::new(Vec::new()));
-        let saw = refused.clone();
-        let task = tokio::spawn(async move {
-            let told = move |event| {
-                if let Event::Refused { why, .. } = event {
-                    saw.lock().unwrap().push(why);
-                }
-            };
-            receive::receive(listener, options, told).await.unwrap();
-        });
-        Receiver {
-            address,
-            task,
-            refused,
-        }
-    }
-
-    async fn send_to(
-        &self,
-        hosts: &[(&str, SocketAddr)],
-        tls: Option<Arc<Tls>>,
-        limit: Option<Limit>,
-        told: impl FnMut(&[Host]),
-    ) -> Vec<Host> {
-        let source = self.source(&self.path("source"));
-        let mut options = options(hosts, None);
-        (options.limit, options.tls) = (limit, tls);
-        let sent = send::send(source.transfer.clone(), options, told);
-        tokio::time::timeout(LONG, sent).await.unwrap().unwrap()
-    }
-
-    /// One receiver and one source with these identities; what both say.
-    async fn refused(
-        &self,
-        receiver: Option<Arc<Tls>>,
-        source: Option<Arc<Tls>>,
-    ) -> (String, String) {
-        self.secret(2);
-        let a = self.receive("a", receiver).await;
-        let report = self
-            .send_to(&[("a", a.address)], source, None, |_| {})
-            .await;
-        assert_eq!(report[0].state, State::Refused, "{report:?}");
-        assert!(!self.path("a").exists(), "nothing was made");
-        let there = tokio::time::timeout(Duration::from_secs(5), a.refusal()).await;
-        (report[0].notes.join("; "), there.unwrap())
-    }
-
-    fn assert_has(&self, host: &str) {
-        assert!(self.has(host, &self.path("source")));
-    }
-}
+use tokio::net::TcpStream;
 
 /// Stands before a receiver and looks for the secret in all that passes.
 async fn listen_in(receiver: SocketAddr, seen: Arc<AtomicUsize>) -> SocketAddr {
@@ -499,68 +368,4 @@ async fn strangers_and_their_offers_are_turned_away() {
         .await;
     assert_eq!(report[0].state, State::Done, "{report:?}");
     place.assert_has("a");
-}
-
-/// Somebody who takes whatever certificate the other side has.
-async fn rogue(
-    to: SocketAddr,
-    bundle: Option<String>,
-) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Gullible));
-    let config = match bundle {
-        None => config.with_no_client_auth(),
-        Some(bundle) => {
-            let certificate = CertificateDer::from_pem_slice(bundle.as_bytes()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(bundle.as_bytes()).unwrap();
-            config
-                .with_client_auth_cert(vec![certificate], key)
-                .unwrap()
-        }
-    };
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = TcpStream::connect(to).await.unwrap();
-    connector.connect(to.ip().into(), stream).await.unwrap()
-}
-
-#[derive(Debug)]
-struct Gullible;
-
-impl ServerCertVerifier for Gullible {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        vec![rustls::SignatureScheme::ED25519]
-    }
 }

@@ -4,7 +4,7 @@
 
 mod kit;
 
-use kit::peer::{DATA, before, first_line, want};
+use kit::peer::{DATA, before, first_line, hear, message, want};
 use kit::{Place, options, says};
 use spread::send::{self, State};
 use spread::source::From;
@@ -29,33 +29,24 @@ async fn four_hosts_have_it() {
     }
 }
 
-/// Stands before a receiver; what it does to the data that goes through is told by `spoil`: each message of data that
-/// comes from the receiver, and how many bytes came before it.
-async fn spoiler(
-    receiver: SocketAddr,
-    spoil: impl Fn(&mut [u8], u64) + Send + Sync + 'static,
-) -> SocketAddr {
-    let spoil = Arc::new(spoil);
+/// Stands before a receiver: of the data that its children get, a bit of each piece is another, until it is `enough`.
+/// What goes by itself is as it was.
+async fn spoiler(receiver: SocketAddr, enough: Arc<AtomicBool>) -> SocketAddr {
     before(receiver, move |mut child, mut parent| {
-        let spoil = spoil.clone();
+        let enough = enough.clone();
         async move {
             let hello = first_line(&mut child).await.unwrap();
             parent.write_all(hello.as_bytes()).await.unwrap();
-            if !hello.starts_with("{\"want\"") {
+            if !hello.contains("\"single\":false") {
                 let _ = tokio::io::copy_bidirectional(&mut child, &mut parent).await;
                 return;
             }
-            let (mut head, mut before) = ([0; 4], 0);
-            while parent.read_exact(&mut head).await.is_ok() {
-                let len = u32::from_le_bytes([head[0], head[1], head[2], 0]);
-                let mut body = vec![0; len as usize];
-                parent.read_exact(&mut body).await.unwrap();
-                if head[3] == DATA {
-                    spoil(&mut body, before);
+            while let Ok((kind, mut what)) = hear(&mut parent).await {
+                if kind == DATA && !enough.load(Ordering::Relaxed) {
+                    let middle = what.len() / 2;
+                    what[middle] ^= 1;
                 }
-                before += u64::from(len);
-                let sent = child.write_all(&head).await;
-                if sent.is_err() || child.write_all(&body).await.is_err() {
+                if child.write_all(&message(kind, &what)).await.is_err() {
                     return;
                 }
             }
@@ -64,25 +55,25 @@ async fn spoiler(
     .await
 }
 
+/// Slowly, so that all stand as they are listed, and `b` is somebody's parent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_is_spoilt_is_found_by_the_next_host_and_fetched_again() {
     let place = Place::new();
     let file = place.file("source", 40);
     let mut hosts = place.receivers(["a", "b", "c", "d"]).await;
-    let done = AtomicBool::new(false);
-    hosts[1].1 = spoiler(hosts[1].1, move |piece, before| {
-        if before > 5 << 20 && !done.swap(true, Ordering::Relaxed) {
-            let middle = piece.len() / 2;
-            piece[middle] ^= 1;
-        }
-    })
-    .await;
-    let report = place.send(&file, &hosts).await;
+    let enough = Arc::new(AtomicBool::new(false));
+    hosts[1].1 = spoiler(hosts[1].1, enough.clone()).await;
+    let spoilt = ": spoilt frame";
+    let source = place.source(&file);
+    let options = options(&hosts, Some(16 << 20));
+    let sent = send::send(source.transfer.clone(), options, |hosts| {
+        enough.fetch_or(says(&hosts[1], spoilt), Ordering::Relaxed);
+    });
+    let report = sent.await.unwrap();
     for host in &report {
         assert_eq!(host.state, State::Done, "{report:#?}");
         assert!(place.has(&host.name, &file));
     }
-    let spoilt = ": spoilt frame";
     assert!(says(&report[1], spoilt), "{report:#?}");
     for innocent in [0, 2, 3] {
         assert!(!says(&report[innocent], spoilt), "{report:#?}");

@@ -4,7 +4,7 @@
 
 mod kit;
 
-use kit::{Place, options};
+use kit::{Place, options, says};
 use spread::send::{self, Host, State};
 use spread::source::From;
 use std::fs::Permissions;
@@ -43,7 +43,10 @@ async fn a_base_that_was_changed_and_has_its_old_times_is_not_used() {
         open.write_all_at(b"rotten", 20 << 20).unwrap();
         open.set_modified(before.modified().unwrap()).unwrap();
         let now = std::fs::metadata(file).unwrap();
-        assert_eq!((now.mtime(), now.mtime_nsec()), (before.mtime(), before.mtime_nsec()));
+        assert_eq!(
+            (now.mtime(), now.mtime_nsec()),
+            (before.mtime(), before.mtime_nsec())
+        );
     });
     let host = host.await;
     assert_eq!(host.state, State::NoBase, "{host:?}");
@@ -81,4 +84,26 @@ async fn a_new_version_has_mode_and_owner_of_the_one_before() {
         let now = std::fs::metadata(&file).unwrap();
         assert_eq!((now.uid(), now.gid()), (12, 34));
     }
+}
+
+/// Whoever can write there could say what is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_beside_the_files_that_is_somebody_elses_is_refused() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: only root can give a directory to somebody else");
+        return;
+    }
+    let place = Place::new();
+    let file = place.file("source", 2);
+    let hosts = place.receivers(["a"]).await;
+    let beside = place.path("a/.spread");
+    std::fs::create_dir_all(&beside).unwrap();
+    std::os::unix::fs::chown(&beside, Some(12), None).unwrap();
+    let report = place.send(&file, &hosts).await;
+    assert_eq!(report[0].state, State::Refused, "{report:?}");
+    assert!(
+        says(&report[0], "is not this user's directory"),
+        "{report:?}"
+    );
+    assert!(!place.path("a/disk.raw").exists());
 }

@@ -125,11 +125,12 @@ impl Chains {
         let rank = self.layout.rank(first);
         candidates.retain(|(_, parent, ..)| !self.hangs_on(*parent, &hosts));
         let best = candidates.into_iter().min_by_key(|(class, parent, _, at)| {
+            let unreached = self.are_apart(*parent, first);
             let far = self.layout.distance(Some(first), parent.host());
             let apart = parent.host().map(|h| self.layout.rank(h).abs_diff(rank));
             // Whoever comes late to a chain that still runs is best off behind the shortest.
             let apart = if *class == 1 { Some(*at) } else { apart };
-            (far, *class, apart)
+            (unreached, far, *class, apart)
         });
         match best {
             Some((_, _, chain, at)) if chain != usize::MAX => {

@@ -70,7 +70,8 @@ impl Pace {
         self.settled
     }
 
-    fn position(&self) -> u64 {
+    /// Bytes that it has had.
+    pub(super) fn position(&self) -> u64 {
         self.samples.back().map_or(0, |(_, bytes)| *bytes)
     }
 

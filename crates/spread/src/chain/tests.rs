@@ -110,3 +110,84 @@ fn who_comes_late_gets_a_host_near_it_that_has_all() {
     assert_eq!(chains.parents(7)[0], Parent::Host(1), "3 still gives to 5");
     assert_eq!(chains.parents(0)[0], Parent::Source);
 }
+
+/// A child was put behind a parent that it cannot reach again and again, and said each time that it could not.
+#[test]
+fn two_that_cannot_reach_each_other_do_not_stand_together_again() {
+    let mut chains = chain(5);
+    chains.keep_apart(2, 1);
+    assert_eq!(chains.order(), [[0, 1, 3, 2, 4]]);
+    assert!(!chains.parents(2).contains(&Parent::Host(1)));
+    assert!(!chains.parents(1).contains(&Parent::Host(2)));
+    // Whoever stood between them goes; one of them is put last, and the other one, too.
+    chains.time(2.0);
+    chains.leave(3);
+    assert_eq!(chains.order(), [[0, 1, 4, 2]]);
+    chains.complain(4, 1);
+    assert_eq!(chains.order(), [[0, 2, 4, 1]]);
+    chains.join(3);
+    assert_eq!(chains.order(), [[0, 2, 4, 1, 3]]);
+    // Somebody comes back, who may be reached by now.
+    chains.join(2);
+    assert_eq!(chains.order(), [[0, 4, 1, 3, 2]]);
+    chains.leave(3);
+    assert_eq!(chains.order(), [[0, 4, 1, 2]]);
+}
+
+#[test]
+fn the_last_of_a_chain_that_cannot_reach_its_parent_gets_the_one_before_it() {
+    let mut chains = chain(3);
+    chains.keep_apart(2, 1);
+    assert_eq!(chains.order(), [[1, 0, 2]]);
+    assert_eq!(chains.changes(), [0, 1, 2]);
+}
+
+#[test]
+fn where_there_are_only_two_the_child_asks_the_root() {
+    let mut chains = chain(2);
+    chains.keep_apart(1, 0);
+    assert_eq!(chains.order(), [[0, 1]]);
+    assert_eq!(chains.parents(1), [Parent::Source]);
+    assert_eq!(chains.changes(), [0, 1]);
+}
+
+#[test]
+fn a_root_that_cannot_be_reached_by_the_first_has_another_child() {
+    let mut chains = Chains::new(4, 1);
+    (0..3).for_each(|host| chains.join(host));
+    chains.whole(3);
+    let of_root = |chains: &mut Chains| {
+        let links = chains.links();
+        let mut links = links
+            .iter()
+            .filter(|(parent, _)| *parent == Parent::Host(3));
+        links.next().map(|(_, child)| *child)
+    };
+    let first = of_root(&mut chains).unwrap();
+    chains.keep_apart(first, 3);
+    assert!(!chains.parents(first).contains(&Parent::Host(3)));
+    assert!(chains.parents(first).contains(&Parent::Source));
+    chains.time(2.0);
+    // Who comes anew to be put somewhere is not put there, either.
+    chains.whole(3);
+    chains.keep_apart(0, 3);
+    chains.keep_apart(2, 3);
+    chains.uproot(3);
+    assert_ne!(of_root(&mut chains), Some(0));
+}
+
+/// Who has nothing yet would make wait whoever has it nearly all.
+#[test]
+fn nobody_who_is_far_behind_is_put_between_two() {
+    let mut chains = chain(4);
+    (0..3).for_each(|host| chains.report(host, 1 << 30));
+    chains.keep_apart(2, 1);
+    assert_eq!(chains.order(), [[1, 0, 2, 3]]);
+    chains.report(0, 2 << 30);
+    chains.keep_apart(2, 0);
+    assert_eq!(chains.order(), [[1, 0, 2, 3]]);
+    assert_eq!(chains.parents(2), [Parent::Source]);
+    chains.done(3);
+    chains.keep_apart(2, 0);
+    assert_eq!(chains.order(), [[1, 0, 3, 2]]);
+}

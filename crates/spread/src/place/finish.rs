@@ -193,8 +193,8 @@ mod tests {
     use super::super::is_there;
     use super::*;
     use crate::manifest::{Entry, Page};
-    use std::os::unix::fs::FileExt;
     use crate::sign::Signer;
+    use std::os::unix::fs::FileExt;
 
     /// After a rename and before the manifest had its place a kill left a file that nobody knew: it was refused from then
     /// on. Whatever was the last step, the next offer finds it whole or goes on, and its end is the same.

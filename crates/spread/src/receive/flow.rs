@@ -119,7 +119,12 @@ impl Flow {
                 }
                 Some(Err(lost)) => {
                     let why = lost.to_string();
-                    let _ = say.send(FromReceiver::Lost { parent, why });
+                    let unreached = matches!(lost, Lost::Connect(_));
+                    let _ = say.send(FromReceiver::Lost {
+                        parent,
+                        why,
+                        unreached,
+                    });
                     next += 1;
                     barren += 1;
                     if heard.elapsed() > ALONE && barren >= list.len() {

@@ -130,7 +130,7 @@ impl Session {
                     }
                 }
                 Some(news) = self.news.recv() => match news {
-                    News::Bad(index) => mender.add(index, *self.parent.borrow()),
+                    News::Bad(index) => mender.add(index, self.transfer.sender(index)),
                     // The source sends all of it then.
                     News::Stuck(why) if why.kind() == io::ErrorKind::InvalidData && self.transfer.header.base.is_some() => {
                         let _ = wire::write_line(writer, &FromReceiver::NoBase).await;

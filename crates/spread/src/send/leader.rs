@@ -250,7 +250,11 @@ impl Leader {
                 self.hosts[host].state = State::NoBase;
             }
             FromReceiver::Report(report) => self.report(host, &report),
-            FromReceiver::Lost { parent, why } => {
+            FromReceiver::Lost {
+                parent,
+                why,
+                unreached,
+            } => {
                 self.note(host, format!("left {}: {why}", self.name(parent)));
                 if let Some(parent) = self.parent_at(host, parent)
                     && self.standing[host].complains()
@@ -258,6 +262,7 @@ impl Leader {
                     let quiet = |at: Instant| at.elapsed() > QUIET;
                     match self.heard[parent].is_none_or(quiet) {
                         true => self.chains.leave(parent),
+                        false if unreached => self.chains.keep_apart(host, parent),
                         false => self.chains.complain(host, parent),
                     }
                 }

@@ -1,7 +1,9 @@
 //! Peers that mean harm: whatever they say, a receiver and a source stay small, go on, and come to an end.
 
 use super::wicked::{Trick, host};
-use crate::kit::peer::{BEAT, Control, DATA, END, Fake, frame_at, message, parent, want};
+use crate::kit::peer::{
+    BEAT, Control, DATA, END, Fake, frame_at, hear, idle, message, parent, raw, want,
+};
 use crate::kit::{LONG, Place, options, says};
 use spread::manifest::{Encoding, Entry, FRAME, Id, Page};
 use spread::send::{self, State};
@@ -15,11 +17,6 @@ use tokio::time::{sleep, timeout};
 
 /// KiB that a process may have grown by, whatever was done to it.
 const GROWN: u64 = 64 << 10;
-
-fn raw(byte: u8) -> Entry {
-    let frame = vec![byte; FRAME as usize];
-    Entry::raw(FRAME, *blake3::hash(&frame).as_bytes())
-}
 
 fn zstd(packed: &[u8], hash: [u8; 32]) -> Entry {
     Entry {
@@ -436,32 +433,19 @@ async fn what_nobody_can_have_yet_is_not_made() {
     let file = lab.file("source", 8);
     let source = lab.source(&file);
     let id = source.transfer.header.id;
-    let (say, mut asked) = tokio::sync::mpsc::channel(1);
-    let host = parent(move |stream, _| {
-        let say = say.clone();
-        async move {
-            let mut control = Control::new(stream);
-            control
-                .say(&serde_json::json!({"accept": {"frames": 0}}))
-                .await;
-            let parents = control.hear("parents").await;
-            let said: serde_json::Value = serde_json::from_str(&parents).unwrap();
-            let source: SocketAddr = said["parents"][0].as_str().unwrap().parse().unwrap();
-            let mut child = TcpStream::connect(source).await.unwrap();
-            let want = want(id, 1_000_000_000, 0);
-            child.write_all(&want).await.unwrap();
-            // The first page comes.
-            child.read_exact(&mut [0; 4]).await.unwrap();
-            say.send(()).await.unwrap();
-            control.drain().await;
-        }
-    })
-    .await;
+    let (host, mut found) = idle().await;
     let hosts = [("a", host)];
     let sent = send::send(source.transfer.clone(), options(&hosts, None), |_| {});
+    let asked = async {
+        let at = *found.wait_for(Option::is_some).await.unwrap();
+        let mut child = TcpStream::connect(at.unwrap()).await.unwrap();
+        child.write_all(&want(id, 1_000_000_000, 0)).await.unwrap();
+        // The first page comes.
+        timeout(LONG, hear(&mut child)).await.unwrap().unwrap();
+    };
     tokio::select! {
         report = sent => panic!("{report:?}"),
-        asked = timeout(LONG, asked.recv()) => asked.unwrap().unwrap(),
+        () = asked => {}
     }
     let furthest = source.transfer.reached().furthest;
     assert!(furthest <= source.transfer.header.frames(), "{furthest}");

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
@@ -69,6 +69,10 @@ pub struct Net {
     links: Mutex<HashMap<(usize, usize), Arc<Link>>>,
     /// Where each link is entered.
     doors: Mutex<HashMap<(usize, usize), SocketAddr>>,
+    /// Ports that nobody listens at, and nobody else gets.
+    walls: Mutex<Vec<TcpSocket>>,
+    /// How often a host has told the source that it cannot reach its parent.
+    pub unreached: AtomicU64,
 }
 
 impl Net {
@@ -112,6 +116,17 @@ impl Net {
             }
         });
         address
+    }
+
+    /// No connection can be made between these two.
+    pub fn wall(&self, one: usize, other: usize) {
+        for pair in [(one, other), (other, one)] {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = socket.local_addr().unwrap();
+            self.doors.lock().unwrap().insert(pair, address);
+            self.walls.lock().unwrap().push(socket);
+        }
     }
 
     async fn carry(
@@ -170,6 +185,9 @@ impl Net {
 
     /// What a host says to the source, with the source's links.
     fn for_source(&self, host: usize, mut line: String) -> String {
+        let unreached = line.contains("\"unreached\":true");
+        self.unreached
+            .fetch_add(u64::from(unreached), Ordering::Relaxed);
         let doors = self.doors.lock().unwrap();
         let own = doors
             .iter()

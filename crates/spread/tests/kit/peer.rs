@@ -4,10 +4,11 @@ use spread::manifest::{Entry, FRAME, Header, Id, Page};
 use spread::sign::Signer;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 pub const PAGE: u8 = 1;
 pub const FRAME_AT: u8 = 2;
@@ -30,6 +31,16 @@ pub fn frame_at(frame: u32, offset: u32) -> Vec<u8> {
         FRAME_AT,
         &[frame.to_le_bytes(), offset.to_le_bytes()].concat(),
     )
+}
+
+/// A frame of this byte.
+pub fn frame(byte: u8) -> Vec<u8> {
+    vec![byte; FRAME as usize]
+}
+
+/// Such a frame, as a page has it.
+pub fn raw(byte: u8) -> Entry {
+    Entry::raw(FRAME, *blake3::hash(&frame(byte)).as_bytes())
 }
 
 /// What a source has that makes its manifest as it likes.
@@ -97,12 +108,30 @@ impl Fake {
     }
 }
 
-/// What a child says first.
+/// What a child says first: it wants all from there on.
 pub fn want(id: Id, frame: u32, offset: u32) -> Vec<u8> {
+    asks(id, frame, offset, false)
+}
+
+/// It wants this frame by itself.
+pub fn want_one(id: Id, frame: u32) -> Vec<u8> {
+    asks(id, frame, 0, true)
+}
+
+fn asks(id: Id, frame: u32, offset: u32, single: bool) -> Vec<u8> {
     let want = serde_json::json!({"want": {
-        "id": id, "frame": frame, "offset": offset, "pages": 0, "single": false,
+        "id": id, "frame": frame, "offset": offset, "pages": 0, "single": single,
     }});
     format!("{want}\n").into_bytes()
+}
+
+/// Reads the next message: its kind, and what follows.
+pub async fn hear(from: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 4];
+    from.read_exact(&mut head).await?;
+    let mut what = vec![0; u32::from_le_bytes([head[0], head[1], head[2], 0]) as usize];
+    from.read_exact(&mut what).await?;
+    Ok((head[3], what))
 }
 
 /// A connection for control, from either side.
@@ -209,4 +238,32 @@ pub async fn first_line(stream: &mut TcpStream) -> Option<String> {
         line.push(stream.read_u8().await.ok()?);
     }
     String::from_utf8(line).ok()
+}
+
+/// A host that takes an offer and asks for nothing; and where the source is, as soon as it has said so.
+pub async fn idle() -> (SocketAddr, watch::Receiver<Option<SocketAddr>>) {
+    let (found, source) = watch::channel(None);
+    let address = parent(move |stream, _| {
+        let found = found.clone();
+        async move {
+            let mut control = Control::new(stream);
+            control.say(&serde_json::json!({"accept": {"frames": 0}})).await;
+            let said = control.hear("parents").await;
+            let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+            let list = said["parents"].as_array().unwrap();
+            let source = list.last().unwrap().as_str().unwrap();
+            found.send_replace(Some(source.parse().unwrap()));
+            // As one that is there, and to which nothing comes.
+            let report = serde_json::json!({"report": {"frame": 0, "received": 0, "good": 0, "parent": null}});
+            let beats = async {
+                loop {
+                    control.say(&report).await;
+                    sleep(Duration::from_millis(100)).await;
+                }
+            };
+            beats.await
+        }
+    })
+    .await;
+    (address, source)
 }
