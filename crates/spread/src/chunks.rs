@@ -2,13 +2,13 @@
 //!
 //! What is before a file in the stream moves it by any number of bytes, so blocks at fixed places would find nothing. Each
 //! header is a chunk of its own, and files are cut by FastCDC (v2020), each from its beginning: what is new in one file
-//! changes nothing of the next.
+//! changes nothing of the next. What a file was cut into is remembered: one that is as it was is not read again.
 
-use crate::manifest::{FRAME, Hash, number};
+use crate::manifest::{FRAME, number};
 use crate::tar::END;
-use crate::tree::{Node, Tree};
+use crate::tree::{Key, Node, Tree};
 use fastcdc::v2020::FastCDC;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 
 /// Bytes of a chunk of a file's content: least, about, most.
@@ -45,8 +45,8 @@ impl Chunk {
     }
 }
 
-/// The chunks of a tree's stream, from its beginning to its end. Reads it once.
-pub fn chunks(tree: &Tree) -> io::Result<&[Chunk]> {
+/// The chunks of a tree's stream, from its beginning to its end. Reads once what `before` does not know.
+pub fn chunks<'a>(tree: &'a Tree, before: Option<&Base>) -> io::Result<&'a [Chunk]> {
     if let Some(chunks) = tree.chunks.get() {
         return Ok(chunks);
     }
@@ -60,7 +60,7 @@ pub fn chunks(tree: &Tree) -> io::Result<&[Chunk]> {
             let mine = rest.partition_point(|node| node.start < share * thread);
             let (mine, others) = rest.split_at(mine);
             rest = others;
-            running.push(scope.spawn(|| cut(tree, mine)));
+            running.push(scope.spawn(move || cut(tree, mine, before)));
         }
         let joined = running.into_iter().map(|thread| thread.join());
         let gone = |_| Err(io::Error::other("a thread has ended"));
@@ -74,11 +74,16 @@ pub fn chunks(tree: &Tree) -> io::Result<&[Chunk]> {
     Ok(tree.chunks.get_or_init(|| all))
 }
 
-fn cut(tree: &Tree, nodes: &[Node]) -> io::Result<Vec<Chunk>> {
+fn cut(tree: &Tree, nodes: &[Node], before: Option<&Base>) -> io::Result<Vec<Chunk>> {
     let mut found = Vec::new();
     let mut buffer = vec![0; STEP];
     for node in nodes {
         found.push(Chunk::of(&node.entry.header()));
+        let known = before.and_then(|before| before.of(&tree.key(node), node.entry.padded()));
+        if let Some(known) = known {
+            found.extend(known);
+            continue;
+        }
         let start = node.start + node.header;
         // With what it is filled up by: that is a part of the last chunk.
         let len = node.entry.padded();
@@ -103,27 +108,60 @@ fn cut(tree: &Tree, nodes: &[Node]) -> io::Result<Vec<Chunk>> {
     Ok(found)
 }
 
-/// As it is remembered.
-pub fn write(chunks: &[Chunk]) -> Vec<u8> {
-    let mut all = Vec::with_capacity(chunks.len() * Chunk::KEPT);
+/// As it is remembered: a hash of what follows, the number of chunks (u64) and these, and for each name of the tree what its
+/// file is known by and how many chunks it has (u32); that is zeros for what has to be read again.
+pub fn write(tree: &Tree, chunks: &[Chunk]) -> Vec<u8> {
+    let nodes = tree.nodes();
+    let mut all = Vec::with_capacity(40 + chunks.len() * Chunk::KEPT + nodes.len() * FILE);
+    all.extend([0; 32]);
+    all.extend((chunks.len() as u64).to_le_bytes());
     for chunk in chunks {
         all.extend(chunk.len.to_le_bytes());
         all.extend(chunk.hash);
     }
+    let mut rest = chunks;
+    for node in nodes {
+        let mut left = node.entry.padded();
+        // The header is the first one.
+        let of_file = rest.iter().skip(1).take_while(|chunk| {
+            let more = left > 0;
+            left = left.saturating_sub(u64::from(chunk.len));
+            more
+        });
+        let count = of_file.count();
+        rest = rest.get(1 + count..).unwrap_or_default();
+        all.extend(tree.key(node));
+        all.extend((count as u32).to_le_bytes());
+    }
+    let sum = *blake3::hash(&all[32..]).as_bytes();
+    all[..32].copy_from_slice(&sum);
     all
 }
 
+/// Bytes that a file takes where it is remembered.
+const FILE: usize = 20;
+
 /// A version that receivers may have.
 pub struct Base {
-    pub content: Hash,
+    /// What its source calls it.
+    pub version: String,
     chunks: Vec<Chunk>,
     starts: Vec<u64>,
     places: HashMap<Chunk, usize>,
+    /// Chunks of files that need not be read again if they are still the same: the first one, and how many.
+    files: HashMap<Key, (usize, usize)>,
 }
 
 impl Base {
-    /// `chunks`: as they were remembered.
-    pub fn new(content: Hash, chunks: &[u8]) -> Self {
+    /// `remembered`: by [`write`]; none if it is not what was written.
+    pub fn new(version: String, remembered: &[u8]) -> Option<Self> {
+        let (sum, rest) = remembered.split_at_checked(32)?;
+        if sum != blake3::hash(rest).as_bytes() {
+            return None;
+        }
+        let (count, rest) = rest.split_at_checked(8)?;
+        let count = usize::try_from(u64::from_le_bytes(count.try_into().ok()?)).ok()?;
+        let (chunks, files) = rest.split_at_checked(count.checked_mul(Chunk::KEPT)?)?;
         let read = |bytes: &[u8; Chunk::KEPT]| {
             let mut hash = [0; 16];
             hash.copy_from_slice(&bytes[4..]);
@@ -141,12 +179,33 @@ impl Base {
             at += u64::from(chunk.len);
             places.entry(*chunk).or_insert(index);
         }
-        Self {
-            content,
+        let mut next = 0;
+        let mut known = HashMap::new();
+        for file in files.as_chunks::<FILE>().0 {
+            let (key, count) = file.split_at(FILE - 4);
+            let mut of_file = Key::default();
+            of_file.copy_from_slice(key);
+            let count = number(count) as usize;
+            if of_file != Key::default() {
+                known.insert(of_file, (next + 1, count));
+            }
+            next += 1 + count;
+        }
+        Some(Self {
+            version,
             chunks,
             starts,
             places,
-        }
+            files: known,
+        })
+    }
+
+    /// The chunks of a file with so many bytes that is as it was.
+    fn of(&self, key: &Key, len: u64) -> Option<&[Chunk]> {
+        let (first, count) = *self.files.get(key)?;
+        let chunks = self.chunks.get(first..first.checked_add(count)?)?;
+        let all: u64 = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        (all == len).then_some(chunks)
     }
 }
 
@@ -160,7 +219,8 @@ struct Range {
 
 /// The new version as it is made of the base.
 pub struct Ranges {
-    pub content: Hash,
+    /// What the base is called.
+    pub version: String,
     ranges: Vec<Range>,
 }
 
@@ -184,77 +244,83 @@ impl Ranges {
             start += len;
         }
         Self {
-            content: base.content,
+            version: base.version.clone(),
             ranges,
         }
     }
 
-    /// A patch that makes this frame; none if nothing of it is in the base.
-    pub fn patch(&self, index: u32, frame: &[u8]) -> Option<Vec<u8>> {
+    /// A patch that makes this frame; none if nothing of it is in the base. `read`: reads what is new, and no more.
+    pub fn patch(
+        &self,
+        index: u32,
+        len: u32,
+        read: impl Fn(&mut [u8], u64) -> io::Result<()>,
+    ) -> io::Result<Option<Vec<u8>>> {
         let start = u64::from(index) * u64::from(FRAME);
-        let end = start + frame.len() as u64;
+        let end = start + u64::from(len);
         let first = self
             .ranges
             .partition_point(|range| range.start + range.len <= start);
         let ranges = self.ranges[first..].iter();
-        let (mut count, mut known) = (0_u32, false);
-        let (mut list, mut new) = (Vec::new(), Vec::new());
-        for range in ranges.take_while(|range| range.start < end) {
+        let ranges = ranges.take_while(|range| range.start < end);
+        let known = ranges.clone().any(|range| range.from.is_some());
+        let count = ranges.clone().count();
+        if !known || count > MOST {
+            return Ok(None);
+        }
+        let mut patch = (count as u32).to_le_bytes().to_vec();
+        for range in ranges.clone() {
             let (begin, stop) = (range.start.max(start), (range.start + range.len).min(end));
-            count += 1;
-            list.extend(((stop - begin) as u32).to_le_bytes());
+            patch.extend(((stop - begin) as u32).to_le_bytes());
             let from = range.from.map(|from| from + begin - range.start);
-            list.extend(from.unwrap_or(NEW).to_le_bytes());
-            if from.is_none() {
-                new.extend_from_slice(&frame[(begin - start) as usize..(stop - start) as usize]);
-            }
-            known |= from.is_some();
+            patch.extend(from.unwrap_or(NEW).to_le_bytes());
         }
-        if !known || count as usize > MOST {
-            return None;
+        for range in ranges.filter(|range| range.from.is_none()) {
+            let (begin, stop) = (range.start.max(start), (range.start + range.len).min(end));
+            let here = patch.len();
+            patch.resize(here + (stop - begin) as usize, 0);
+            read(&mut patch[here..], begin)?;
         }
-        let mut patch = count.to_le_bytes().to_vec();
-        patch.extend(list);
-        patch.extend(new);
-        Some(patch)
+        Ok(Some(patch))
     }
 }
 
-/// Makes a frame of a patch and the base. `frame`: as long as the frame is.
-///
-/// Errors: reading the base; `InvalidData`: it is not as it came. `Ok(false)`: the patch is not one for such a frame.
-pub fn apply(patch: &[u8], base: &Tree, frame: &mut [u8]) -> io::Result<bool> {
-    let Some((count, rest)) = patch.split_at_checked(4) else {
-        return Ok(false);
-    };
+/// Bytes of a frame in a row, as a patch has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// So many that are at this offset in the base.
+    Old { from: u64, len: u64 },
+    /// So many, from here on in the patch.
+    New { at: usize, len: u64 },
+}
+
+/// What a frame is made of, in its order. `len`: how long the frame is, and `base`: the version that it is made from.
+/// None: this is no patch for such a frame.
+pub fn pieces(patch: &[u8], base: u64, len: usize) -> Option<VecDeque<Piece>> {
+    let (count, rest) = patch.split_at_checked(4)?;
     let count = number(count) as usize;
     if count > MOST {
-        return Ok(false);
+        return None;
     }
-    let Some((list, mut new)) = rest.split_at_checked(count * RANGE) else {
-        return Ok(false);
-    };
-    let mut left = frame;
+    let (list, _) = rest.split_at_checked(count * RANGE)?;
+    let (mut at, mut left) = (4 + list.len(), len);
+    let mut pieces = VecDeque::with_capacity(count);
     for range in list.as_chunks::<RANGE>().0 {
         let len = number(&range[..4]) as usize;
         let from = u64::from(number(&range[4..8])) | u64::from(number(&range[8..])) << 32;
-        let Some((piece, after)) = left.split_at_mut_checked(len) else {
-            return Ok(false);
-        };
-        if from == NEW {
-            let Some((bytes, after)) = new.split_at_checked(len) else {
-                return Ok(false);
-            };
-            piece.copy_from_slice(bytes);
-            new = after;
-        } else if from.saturating_add(len as u64) > base.size() {
-            return Ok(false);
-        } else {
-            base.read_exact_at(piece, from)?;
+        left = left.checked_sub(len)?;
+        let bytes = len as u64;
+        match from {
+            _ if len == 0 => {}
+            NEW => {
+                pieces.push_back(Piece::New { at, len: bytes });
+                at += len;
+            }
+            from if from.checked_add(bytes)? > base => return None,
+            from => pieces.push_back(Piece::Old { from, len: bytes }),
         }
-        left = after;
     }
-    Ok(left.is_empty() && new.is_empty())
+    (left == 0 && at == patch.len()).then_some(pieces)
 }
 
 /// Most bytes that a patch of a frame of this length can have.
@@ -286,17 +352,32 @@ mod tests {
         all
     }
 
+    fn remembered(tree: &Tree) -> Base {
+        let written = write(tree, chunks(tree, None).unwrap());
+        Base::new("old".to_owned(), &written).unwrap()
+    }
+
     /// Makes all frames of the new version; returns the bytes that the patches have.
     fn remake(old: &Tree, new: &Tree) -> usize {
-        let base = Base::new([0; 32], &write(chunks(old).unwrap()));
-        let ranges = Ranges::new(&base, chunks(new).unwrap());
+        let base = remembered(old);
+        let ranges = Ranges::new(&base, chunks(new, Some(&base)).unwrap());
         let mut bytes = 0;
         for (index, frame) in (0..).zip(stream(new).chunks(FRAME as usize)) {
-            match ranges.patch(index, frame) {
+            let read = |bytes: &mut [u8], at| new.read_exact_at(bytes, at);
+            match ranges.patch(index, frame.len() as u32, read).unwrap() {
                 Some(patch) => {
                     assert!(patch.len() <= longest(frame.len()));
-                    let mut made = vec![7; frame.len()];
-                    assert!(apply(&patch, old, &mut made).unwrap());
+                    let mut made = Vec::new();
+                    for piece in pieces(&patch, old.size(), frame.len()).unwrap() {
+                        match piece {
+                            Piece::New { at, len } => made.extend(&patch[at..at + len as usize]),
+                            Piece::Old { from, len } => {
+                                let begin = made.len();
+                                made.resize(begin + len as usize, 7);
+                                old.read_exact_at(&mut made[begin..], from).unwrap();
+                            }
+                        }
+                    }
                     assert!(made == frame, "frame {index}");
                     bytes += patch.len();
                 }
@@ -353,7 +434,23 @@ mod tests {
             std::fs::write(dir.path().join("file"), bytes(1, 9000)).unwrap();
             let tree = Tree::open(dir.path()).unwrap();
             let patch = [count.to_le_bytes().as_slice(), &patch].concat();
-            let _ = apply(&patch, &tree, &mut [0; 64]).unwrap();
+            let Some(pieces) = pieces(&patch, tree.size(), 64) else {
+                return Ok(());
+            };
+            let mut all = 0;
+            for piece in pieces {
+                all += match piece {
+                    Piece::Old { from, len } => {
+                        prop_assert!(from + len <= tree.size());
+                        len
+                    }
+                    Piece::New { at, len } => {
+                        prop_assert!(at + len as usize <= patch.len());
+                        len
+                    }
+                };
+            }
+            prop_assert_eq!(all, 64);
         }
     }
 
@@ -376,5 +473,51 @@ mod tests {
         let new = Tree::open(&back).unwrap();
         let bytes = remake(&old, &new);
         assert!(bytes < 80 << 10, "{bytes}");
+    }
+
+    /// What may have changed in the same moment in which it was looked at is read again.
+    #[test]
+    fn a_file_that_is_as_it_was_is_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            std::fs::write(dir.path().join(name), bytes(name.as_bytes()[0], 300_000)).unwrap();
+        }
+        let tree = Tree::open(dir.path()).unwrap();
+        assert!(remembered(&tree).files.is_empty());
+        let tree = tree.later(60);
+        let before = remembered(&tree);
+        assert_eq!(before.files.len(), 3);
+        for node in &tree.nodes()[1..] {
+            let known = before.of(&tree.key(node), node.entry.padded()).unwrap();
+            assert!(known.len() > 3);
+            assert_eq!(before.of(&tree.key(node), node.entry.padded() + 512), None);
+        }
+        // A clock of the file system that has gone on shows the change.
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        std::fs::write(dir.path().join("b"), bytes(1, 300_000)).unwrap();
+        let again = || Tree::open(dir.path()).unwrap().later(60);
+        let (one, two) = (again(), again());
+        let known = |node: &Node| before.of(&one.key(node), node.entry.padded()).is_some();
+        let known: Vec<bool> = one.nodes()[1..].iter().map(known).collect();
+        assert_eq!(known, [true, false, true]);
+        assert_eq!(
+            chunks(&one, Some(&before)).unwrap(),
+            chunks(&two, None).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_is_remembered_wrongly_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), bytes(1, 100_000)).unwrap();
+        let tree = Tree::open(dir.path()).unwrap().later(60);
+        let written = write(&tree, chunks(&tree, None).unwrap());
+        assert!(Base::new(String::new(), &written).is_some());
+        for at in [0, 33, 45, written.len() - 1] {
+            let mut spoilt = written.clone();
+            spoilt[at] ^= 1;
+            assert!(Base::new(String::new(), &spoilt).is_none());
+            assert!(Base::new(String::new(), &written[..at]).is_none());
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Doors for fuzz/run to what reads bytes of others and is no interface. In no other build.
 
+use crate::chunks;
 use crate::keeper::{self, News};
 use crate::manifest::{Entry, FRAME, Header, Id, Page};
 use crate::place::Files;
 use crate::pull::{self, Lost};
 use crate::sign::Signer;
 use crate::stream::{Door, Trust};
+use crate::tar;
 use crate::transfer::Transfer;
 use crate::wire::{FromReceiver, Hello, Lines, ToReceiver};
 use std::path::Path;
@@ -128,4 +130,32 @@ fn check(transfer: &Arc<Transfer>) {
         let entry = transfer.entry(index);
         assert!(!transfer.is_good(index) || entry.is_some());
     }
+}
+
+/// The stream of a tree, and a patch of one. What is read of the stream is written in one way, and that is read as the same.
+pub fn tree(bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Ok(Some(entry)) = tar::Entry::read(&mut rest) {
+        let header = entry.header();
+        assert_eq!(header.len() as u64, entry.header_len());
+        let again = tar::Entry::read(&mut header.as_slice());
+        assert_eq!(again.ok().flatten().as_ref(), Some(&entry));
+        let content = usize::try_from(entry.padded()).unwrap_or(usize::MAX);
+        rest = rest.get(content..).unwrap_or_default();
+    }
+    let (base, frame) = (1 << 40, bytes.len());
+    let mut all = 0;
+    for piece in chunks::pieces(bytes, base, frame).unwrap_or_default() {
+        all += match piece {
+            chunks::Piece::Old { from, len } => {
+                assert!(from + len <= base);
+                len
+            }
+            chunks::Piece::New { at, len } => {
+                assert!(at as u64 + len <= bytes.len() as u64);
+                len
+            }
+        };
+    }
+    assert!(all == 0 || all == frame as u64);
 }

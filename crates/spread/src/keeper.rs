@@ -12,7 +12,7 @@ use crate::chunks;
 use crate::manifest::{Encoding, Entry, FRAME};
 use crate::place::{self, Base, Files, Old};
 use crate::transfer::Transfer;
-use crate::unpacking::Unpacking;
+use crate::unpacking::{Stream, Unpacking};
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::ops::Range;
@@ -62,6 +62,8 @@ struct Shared {
     files: Files,
     news: mpsc::UnboundedSender<News>,
     spool_end: AtomicU64,
+    /// Who waits for a tree that cannot be made: the reason is among the news, and says more than an answer.
+    unanswered: Mutex<Vec<oneshot::Sender<io::Result<()>>>>,
 }
 
 /// Takes the flow's bytes, one piece after another, from whatever parent.
@@ -121,8 +123,12 @@ pub fn start(
         true => {
             let news = news.clone();
             let failed = move |why| drop(news.send(News::Stuck(why)));
-            let (transfer, part) = (transfer.clone(), files.part.clone());
-            Some(Unpacking::start(transfer, part, files.unpacked(), failed)?)
+            let base = match files.base.as_ref().map(|base| &base.old) {
+                Some(Old::Tree(base)) => Some(base.clone()),
+                _ => None,
+            };
+            let stream = Stream::new(transfer.clone(), files.part.clone(), base);
+            Some(Unpacking::start(stream, files.unpacked(), failed)?)
         }
         false => None,
     };
@@ -132,6 +138,7 @@ pub fn start(
         files,
         news,
         spool_end: spool_end.into(),
+        unanswered: Mutex::default(),
     });
     if !shared.transfer.header.tree {
         let shared = Arc::downgrade(&shared);
@@ -234,11 +241,14 @@ impl Shared {
         }
     }
 
-    fn finish(&self) -> io::Result<()> {
-        if let Some(unpacking) = &self.unpacking {
-            unpacking.wait()?;
+    fn finish(&self, answer: oneshot::Sender<io::Result<()>>) {
+        if self.unpacking.as_ref().is_none_or(Unpacking::wait) {
+            let _ = answer.send(self.files.finish(&self.transfer));
+            return;
         }
-        self.files.finish(&self.transfer)
+        let unanswered = self.unanswered.lock();
+        let mut unanswered = unanswered.unwrap_or_else(PoisonError::into_inner);
+        unanswered.push(answer);
     }
 
     fn bad(&self, index: u32) {
@@ -412,7 +422,7 @@ impl Keeper {
                 let _ = good.send(result);
             }
             Work::Finish(answer) => {
-                let _ = answer.send(self.shared.finish());
+                self.shared.finish(answer);
             }
         }
         Ok(())
@@ -460,6 +470,12 @@ impl Keeper {
             if unpacked.is_err() {
                 return Ok(false);
             }
+            if let (Some(Old::Tree(base)), Encoding::Ranges) =
+                (files.base.as_ref().map(|base| &base.old), entry.encoding)
+            {
+                // It is made of its ranges where it is unpacked, and nowhere before.
+                return Ok(chunks::pieces(&self.patch, base.size(), len).is_some());
+            }
             let base = files.base.as_ref();
             let recipe = match entry.encoding {
                 Encoding::Patch => Some(blocks::read(&self.patch, len)),
@@ -476,7 +492,6 @@ impl Keeper {
                 (Some(Old::File(base)), Some(Some(recipe))) => {
                     recipe.make(base, &mut self.plain)?
                 }
-                (Some(Old::Tree(base)), None) => chunks::apply(&self.patch, base, &mut self.plain)?,
                 _ => false,
             };
             if !made {

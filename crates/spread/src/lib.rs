@@ -16,7 +16,7 @@
 //! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
 //! | `gate`, `mend` | who may come in; frames that have to come again |
 //! | `keeper`, `place`, `seen` | checks what comes, puts it on disk, and knows it again |
-//! | `unpack`, `unpacking` | makes a tree of its stream, while it comes |
+//! | `unpack`, `unpacking`, `filling` | makes a tree of its stream and of the version before, while it comes |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
 //! | `speed` | how fast this host's links are |
 //! | `chain` | who has it from whom: decisions only |
@@ -32,6 +32,7 @@ mod blocks;
 pub mod chain;
 mod chunks;
 mod content;
+mod filling;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

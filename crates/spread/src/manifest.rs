@@ -7,7 +7,8 @@
 //! A page, integers little-endian: magic `OVP1`, the transfer's id (16 bytes), number of its first frame (u32), count of
 //! frames (u16), and for each frame one byte that says how it is stored: 0 zeros (nothing follows); 1 as it is (BLAKE3,
 //! 32 bytes); 2 zstd (stored length as u32, BLAKE3 of the stored bytes, BLAKE3 of the frame); 3 as the base has it at the
-//! same place (BLAKE3 of the frame); 4 a patch of the base, compressed by zstd (as 2); 5 the same, of a tree.
+//! same place (BLAKE3 of the frame); 4 a patch of the base, compressed by zstd (as 2); 5 the same, of a tree (stored
+//! length as u32, BLAKE3 of the stored bytes).
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -96,6 +97,9 @@ pub struct Header {
     /// Is it a tree of files, as a tar?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tree: bool,
+    /// Of a tree what its source knows this version by, in hexadecimal digits: that is its content for whoever has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Header {
@@ -114,21 +118,27 @@ impl Header {
             created,
             base,
             tree: false,
+            version: None,
         };
         header.check()?;
         Ok(header)
     }
 
-    /// The same, of a tree.
-    pub fn of_tree(self, tree: bool) -> Self {
-        Self { tree, ..self }
+    /// The same, of a tree, which its source knows by this.
+    pub fn of_tree(self, version: &Hash) -> Self {
+        Self {
+            tree: true,
+            version: Some(hex(version)),
+            ..self
+        }
     }
 
     /// Is it of the same version of the same file, and has the same content? There may be two transfers of one version: what
     /// is new in it, and all of it.
     pub fn same_version(&self, other: &Self) -> bool {
-        let of = |header: &Self| (header.created, header.size, header.tree);
-        self.id == other.id || (self.name == other.name && of(self) == of(other))
+        let alike = (self.created, self.size, self.tree, &self.version)
+            == (other.created, other.size, other.tree, &other.version);
+        self.id == other.id || (self.name == other.name && alike)
     }
 
     /// Reads the line, which has come from outside.
@@ -160,6 +170,16 @@ impl Header {
                 "the name {:?} is not letters, digits, '.', '_', '-' and '+', beginning with a letter or digit",
                 self.name
             )));
+        }
+        let digits =
+            |text: &String| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        // Of a tree that is made from another one not all frames have hashes that say what it is.
+        let known = self
+            .version
+            .as_ref()
+            .map_or(!self.tree || self.base.is_none(), digits);
+        if !known {
+            return Err(Bad("a tree without its version".to_owned()));
         }
         Ok(())
     }
@@ -201,7 +221,7 @@ pub struct Entry {
     pub stored: u32,
     /// BLAKE3 of these.
     pub stored_hash: Hash,
-    /// BLAKE3 of the frame.
+    /// BLAKE3 of the frame; zeros for one of ranges, which nobody has as a whole.
     pub hash: Hash,
 }
 
@@ -264,7 +284,9 @@ impl Page {
                     });
                     out.extend(entry.stored.to_le_bytes());
                     out.extend(entry.stored_hash);
-                    out.extend(entry.hash);
+                    if entry.encoding != Encoding::Ranges {
+                        out.extend(entry.hash);
+                    }
                 }
             }
         }
@@ -319,7 +341,10 @@ impl Page {
                         },
                         stored,
                         stored_hash: hash(take(32)?),
-                        hash: hash(take(32)?),
+                        hash: match kind {
+                            5 => [0; 32],
+                            _ => hash(take(32)?),
+                        },
                     }
                 }
                 (other, _) => return Err(Bad(format!("frame {index}: encoding {other}"))),
@@ -425,6 +450,40 @@ mod tests {
             );
         }
         assert!(Header::new(Id([0; 16]), &"a".repeat(201), 1, 1, None).is_err());
+    }
+
+    /// What is made of ranges has no hash of its own, and is of a tree that is made from another one.
+    #[test]
+    fn a_tree_is_known_by_its_version() {
+        let known = Header::new(Id([7; 16]), "tree", u64::from(FRAME), 1, None).unwrap();
+        let whole = known.clone().of_tree(&[3; 32]);
+        assert_eq!(Header::read(&whole.line().unwrap()), Ok(whole.clone()));
+        let base = Some("ab".repeat(32));
+        let made = Header {
+            base,
+            ..whole.clone()
+        };
+        assert_eq!(Header::read(&made.line().unwrap()), Ok(made.clone()));
+        for version in [None, Some("short".to_owned())] {
+            let nameless = Header {
+                version,
+                ..made.clone()
+            };
+            assert!(Header::read(&nameless.line().unwrap()).is_err());
+        }
+        let entry = Entry {
+            encoding: Encoding::Ranges,
+            hash: [0; 32],
+            ..Entry::raw(900, [5; 32])
+        };
+        let page = Page {
+            first: 0,
+            entries: vec![entry],
+        };
+        let bytes = page.bytes(made.id);
+        assert_eq!(bytes.len(), 26 + 1 + 4 + 32);
+        assert_eq!(Page::read(&bytes, &made).unwrap(), page);
+        assert!(Page::read(&bytes, &whole).is_err());
     }
 
     #[test]

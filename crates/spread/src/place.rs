@@ -16,13 +16,15 @@ mod base;
 mod finish;
 
 pub use base::{Base, Old, base};
+pub(crate) use base::{LEAST_SHARED, clone_range};
 pub use finish::recover;
 
-use crate::manifest::{Encoding, FRAME, Header, Id, number};
+use crate::manifest::{Encoding, FRAME, Hash, Header, Id, number};
 use crate::pull;
 use crate::seen::Seen;
 use crate::sign::Key;
 use crate::transfer::{Stock, Transfer};
+use crate::tree::Tree;
 use crate::unpacking::Target;
 use finish::{remove, settle, sweep};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
@@ -32,7 +34,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The files of one transfer. Its lock is held until it is finished, or this is dropped.
 pub struct Files {
@@ -46,6 +48,8 @@ pub struct Files {
     private: bool,
     id: Id,
     tree: bool,
+    /// Of the tree that was unpacked.
+    digest: Arc<OnceLock<Hash>>,
     lock: File,
 }
 
@@ -60,15 +64,40 @@ pub(crate) fn beside(directory: &Path, name: &str, what: &str) -> PathBuf {
     directory.join(".spread").join(format!("{name}.{what}"))
 }
 
-/// The header of the file of this name that is whole here, and whether the file is still as it came.
-pub fn there(directory: &Path, name: &str) -> Option<(Header, bool)> {
-    let seen = Seen::read(directory, name, |_| true);
+/// A tree that was looked at a moment ago, and was as it came. Its files are looked at again when they are read.
+pub struct Looked {
+    name: String,
+    seen: Seen,
+    tree: Tree,
+}
+
+/// The header of the file of this name that is whole here, and whether the file is still as it came; and a tree for
+/// [`base`], which is not looked at twice then.
+pub fn look(directory: &Path, name: &str) -> (Option<(Header, bool)>, Option<Looked>) {
+    let found = Seen::find(directory, name, |_| true);
+    let same = found.is_some();
+    let there = header_of(directory, name).map(|header| (header, same));
+    let (seen, tree) = found.unzip();
+    let looked = seen.zip(tree.flatten()).map(|(seen, tree)| Looked {
+        name: name.to_owned(),
+        seen,
+        tree,
+    });
+    (there, looked)
+}
+
+/// Is this transfer whole here, and as it came? Of another one nothing is looked at.
+fn has(directory: &Path, name: &str, id: Id) -> bool {
+    header_of(directory, name).is_some_and(|header| header.id == id)
+        && Seen::read(directory, name, |_| true).is_some()
+}
+
+fn header_of(directory: &Path, name: &str) -> Option<Header> {
     let mut file = File::open(beside(directory, name, "manifest")).ok()?;
     let mut start = vec![0; 4096];
     let count = file.read(&mut start).ok()?;
     let line = start[..count].split(|b| *b == b'\n').next()?;
-    let header = Header::read(std::str::from_utf8(line).ok()?).ok()?;
-    Some((header, seen.is_some()))
+    Header::read(std::str::from_utf8(line).ok()?).ok()
 }
 
 /// The directory beside the files. Whoever else could write there could say what is whole here.
@@ -114,7 +143,7 @@ impl Files {
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         // Who had the lock until now may have brought it to its end, or was killed while it did so.
         settle(directory, name);
-        if there(directory, name).is_some_and(|(old, same)| same && old.id == header.id) {
+        if has(directory, name, header.id) {
             return Err(io::Error::other(IsThere));
         }
         let head = beside(directory, name, "head");
@@ -154,6 +183,7 @@ impl Files {
             private: false,
             id: header.id,
             tree: header.tree,
+            digest: Arc::default(),
             lock,
         };
         let spool_end = match resumed {
@@ -285,6 +315,7 @@ impl Files {
         Target {
             tree: beside(&self.directory, &self.name, "tree"),
             headers: beside(&self.directory, &self.name, "headers.new"),
+            digest: self.digest.clone(),
         }
     }
 }

@@ -172,6 +172,11 @@ pub fn base(
     key: &str,
 ) -> Option<Base> {
     let known = before(directory, name, kin, source, key)?;
+    let blocks = known.directory.join("blocks");
+    if let Some(version) = known.header.version.clone() {
+        let remembered = std::fs::read(blocks).ok()?;
+        return Some(Base::Tree(chunks::Base::new(version, &remembered)?));
+    }
     let pages = std::fs::read(known.directory.join("pages")).ok()?;
     let mut frames = Vec::new();
     let mut rest = pages.as_slice();
@@ -181,13 +186,8 @@ pub fn base(
         frames.extend(page.entries.iter().map(|entry| entry.hash));
         rest = after;
     }
-    let blocks = known.directory.join("blocks");
     let size = known.header.size;
     let content = content(size, frames.iter().copied());
-    if source.is_tree() {
-        let chunks = std::fs::read(blocks).ok()?;
-        return Some(Base::Tree(chunks::Base::new(content, &chunks)));
-    }
     let hashes = File::open(blocks).ok()?;
     let base = blocks::Base::read(content, size, frames, &hashes).ok()?;
     Some(Base::File(base))
@@ -364,7 +364,7 @@ impl Half {
             write_whole(&self.half.join("pages"), &pages)?;
             if let Content::Tree(tree) = source {
                 self.hashes.set_len(0)?;
-                let chunks = chunks::write(chunks::chunks(tree)?);
+                let chunks = chunks::write(tree, chunks::chunks(tree, None)?);
                 self.hashes.write_all_at(&chunks, 0)?;
             }
             self.hashes.sync_all()?;

@@ -1,8 +1,9 @@
 //! How a file or a tree that came whole is known again without reading it.
 
-use crate::manifest::hex;
+use crate::manifest::{Hash, hex};
 use crate::place::beside;
 use crate::tree::Tree;
+use crate::unpack;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -26,13 +27,24 @@ pub struct Seen {
 
 impl Seen {
     pub fn of(file: &Path, content: &str) -> io::Result<Self> {
-        let data = std::fs::symlink_metadata(file)?;
-        let tree = match data.is_dir() {
-            true => Some(hex(&Tree::open(file)?.digest())),
+        Self::look(file, content).map(|(seen, _)| seen)
+    }
+
+    /// The same, and a tree as it is now.
+    fn look(file: &Path, content: &str) -> io::Result<(Self, Option<Tree>)> {
+        let tree = match std::fs::symlink_metadata(file)?.is_dir() {
+            true => Some(Tree::open(file)?),
             false => None,
         };
+        let digest = tree.as_ref().map(Tree::digest_where_it_is);
+        Ok((Self::with(file, content, digest)?, tree))
+    }
+
+    /// Of a tree whose digest is known.
+    pub fn with(file: &Path, content: &str, digest: Option<Hash>) -> io::Result<Self> {
+        let data = std::fs::symlink_metadata(file)?;
         Ok(Self {
-            tree,
+            tree: digest.map(|digest| hex(&digest)),
             size: data.size(),
             modified: (data.mtime(), data.mtime_nsec()),
             inode: data.ino(),
@@ -48,10 +60,14 @@ impl Seen {
         Ok(Self { changed, ..self })
     }
 
-    /// Are these of the same file, or tree, and is it as it was?
+    /// Are these of the same file, or tree, and is it as it was? What is in a tree says it; its own time some file systems
+    /// change where it changes places with another one.
     pub fn is(&self, other: &Self) -> bool {
-        let all = |seen: &Self| (seen.size, seen.modified, seen.inode);
-        all(self) == all(other) && self.content == other.content && self.tree == other.tree
+        let all = |seen: &Self| (seen.size, seen.inode);
+        all(self) == all(other)
+            && (self.tree.is_some() || self.modified == other.modified)
+            && self.content == other.content
+            && self.tree == other.tree
     }
 
     /// Has nobody so much as touched it since? Somebody who did need not have changed its bytes.
@@ -61,14 +77,31 @@ impl Seen {
         self.tree.is_some() || self.changed.is_some() && self.changed == now
     }
 
+    /// Puts back the time of a tree that was given its place; what is in it has its own.
+    pub fn put_time_back(&self, tree: &Path) -> io::Result<()> {
+        if self.tree.is_some() {
+            unpack::set_time(tree, self.modified)?;
+        }
+        Ok(())
+    }
+
     /// What was remembered of the file of this name, if it is what is wanted and the file is still the same.
     pub fn read(directory: &Path, name: &str, wanted: impl Fn(&Self) -> bool) -> Option<Self> {
+        Self::find(directory, name, wanted).map(|(seen, _)| seen)
+    }
+
+    /// The same, and a tree as it is now.
+    pub fn find(
+        directory: &Path,
+        name: &str,
+        wanted: impl Fn(&Self) -> bool,
+    ) -> Option<(Self, Option<Tree>)> {
         let text = std::fs::read(beside(directory, name, "seen")).ok()?;
         let seen: Self = serde_json::from_slice(&text).ok()?;
         if !wanted(&seen) {
             return None;
         }
-        let now = Self::of(&directory.join(name), &seen.content).ok()?;
-        now.is(&seen).then_some(seen)
+        let (now, tree) = Self::look(&directory.join(name), &seen.content).ok()?;
+        now.is(&seen).then_some((seen, tree))
     }
 }

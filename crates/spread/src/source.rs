@@ -179,8 +179,12 @@ pub(crate) fn open_version(
     };
     let mut id = [0; 16];
     fill_random(&mut id).map_err(wrong("given an id"))?;
-    let content = base.as_ref().map(|base| hex(&base.content()));
-    let header = Header::new(Id(id), name, size, created, content)?.of_tree(source.is_tree());
+    let content = base.as_ref().map(Old::content);
+    let mut header = Header::new(Id(id), name, size, created, None)?;
+    header.base = content;
+    if let Content::Tree(tree) = &source {
+        header = header.of_tree(&tree.digest());
+    }
     let line = header.line()?;
     let proof = signer.sign(line.as_bytes(), "oscarv spread: header")?;
     let half = Half::new(memory, Id(id), stamp.clone()).map_err(|why| Wrong::File {
@@ -253,11 +257,11 @@ enum Old {
 }
 
 impl Old {
-    /// Of a tree, all of the new one is read for it.
+    /// Of a tree, all that is new in it is read for it.
     fn new(base: prepared::Base, source: &Content) -> io::Result<Self> {
         Ok(match (base, source) {
             (prepared::Base::Tree(base), Content::Tree(tree)) => {
-                Self::Tree(Ranges::new(&base, chunks::chunks(tree)?))
+                Self::Tree(Ranges::new(&base, chunks::chunks(tree, Some(&base))?))
             }
             (prepared::Base::File(base), _) => Self::File(base),
             (prepared::Base::Tree(_), Content::File(_)) => {
@@ -266,10 +270,10 @@ impl Old {
         })
     }
 
-    fn content(&self) -> Hash {
+    fn content(&self) -> String {
         match self {
-            Self::File(base) => base.content,
-            Self::Tree(ranges) => ranges.content,
+            Self::File(base) => hex(&base.content),
+            Self::Tree(ranges) => ranges.version.clone(),
         }
     }
 }
@@ -351,6 +355,21 @@ impl Maker {
         let start = u64::from(index) * u64::from(FRAME);
         let len = self.transfer.header.frame_len(index);
         let made = |entry, packed| Ok(Made { entry, packed });
+        // Of what is as it was nothing is read.
+        if let Some(Old::Tree(ranges)) = &self.base {
+            let read = |bytes: &mut [u8], at| self.source.read_exact_at(bytes, at);
+            if let Some(patch) = ranges.patch(index, len, read)?
+                && let Some(packed) = packer.pack_patch(&patch, len as usize)?
+            {
+                let stored = Entry::raw(packed.len() as u32, *blake3::hash(&packed).as_bytes());
+                let entry = Entry {
+                    encoding: Encoding::Ranges,
+                    hash: [0; 32],
+                    ..stored
+                };
+                return made(entry, packed);
+            }
+        }
         let bytes = &mut room[..len as usize];
         let mut hashes = [[0; crate::blocks::KEPT]; FRAME as usize / BLOCK];
         let read = self.read(start, bytes, &mut hashes)?;
@@ -370,11 +389,7 @@ impl Maker {
                 }
                 Change::Patch(patch) => Some((Encoding::Patch, patch)),
             },
-            Some(Old::Tree(ranges)) => {
-                let patch = ranges.patch(index, bytes);
-                patch.map(|patch| (Encoding::Ranges, patch))
-            }
-            None => None,
+            Some(Old::Tree(_)) | None => None,
         };
         let hash = match read {
             Read::Hashed(hash) => hash,

@@ -129,11 +129,16 @@ impl Entry {
 
     /// What a plain header has no room for.
     pub fn records(&self, name: &[u8], link: &[u8]) -> Vec<u8> {
+        self.records_at(self.modified, name, link)
+    }
+
+    /// The same with another time.
+    pub fn records_at(&self, modified: (i64, u32), name: &[u8], link: &[u8]) -> Vec<u8> {
         let mut records = Vec::new();
         if link.len() > SHORT {
             record(&mut records, b"linkpath", link);
         }
-        let (seconds, nanos) = self.modified;
+        let (seconds, nanos) = modified;
         if seconds < 0 || nanos > 0 {
             record(&mut records, b"mtime", decimal(seconds, nanos).as_bytes());
         }
@@ -233,7 +238,12 @@ impl Entry {
         let number = |number: u64| u32::try_from(number).map_err(|_| bad("a number too large"));
         let device = || -> io::Result<(u32, u32)> {
             let major = header.device_major()?.unwrap_or_default();
-            Ok((major, header.device_minor()?.unwrap_or_default()))
+            let minor = header.device_minor()?.unwrap_or_default();
+            // Linux has no larger ones, and a header no room for them.
+            match (major, minor) {
+                (0..0x1000, 0..0x10_0000) => Ok((major, minor)),
+                _ => Err(bad("a device that cannot be")),
+            }
         };
         let kind = match header.entry_type() {
             EntryType::Regular => Kind::File,

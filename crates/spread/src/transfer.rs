@@ -201,9 +201,11 @@ impl Transfer {
             .collect()
     }
 
-    /// What the file is.
-    pub fn content(&self) -> Hash {
-        crate::manifest::content(self.header.size, self.hashes())
+    /// What the file or the tree is, in hexadecimal digits.
+    pub fn content(&self) -> String {
+        let hashes = || crate::manifest::content(self.header.size, self.hashes());
+        let version = self.header.version.clone();
+        version.unwrap_or_else(|| crate::manifest::hex(&hashes()))
     }
 
     /// Pages and frames that are known.

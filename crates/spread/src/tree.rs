@@ -2,27 +2,38 @@
 //!
 //! The source sends it; a receiver has it again of the tree that came, as the base of the next version.
 
+mod look;
+
+pub use look::is_kept;
+use look::look;
+
 use crate::manifest::{Bad, Hash};
-use crate::tar::{END, Entry, Kind, shown, split};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
-use std::collections::HashMap;
+use crate::tar::{END, Entry, Kind};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::OnceLock;
-
-/// Deepest directories; the way to each is open while what is below it is looked at.
-const DEEPEST: usize = 400;
 
 /// A tree, as it was when it was looked at.
 pub struct Tree {
     root: OwnedFd,
     nodes: Vec<Node>,
     size: u64,
+    /// When it was looked at, in seconds since 1970.
+    looked: i64,
+    digest: OnceLock<Hash>,
     pub(crate) chunks: OnceLock<Vec<crate::chunks::Chunk>>,
 }
+
+/// What a file is known by that need not be read again; zeros if it has to be.
+pub(crate) type Key = [u8; 16];
+
+/// A file that was changed so many seconds before it was looked at, or later, may change again without that its times
+/// show it.
+const SETTLED: i64 = 2;
 
 pub(crate) struct Node {
     pub entry: Entry,
@@ -47,23 +58,31 @@ impl Tree {
     pub fn open(top: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(top, flags, Mode::empty())?;
+        let looked = now();
         let nodes = look(&root)?;
         let nodes = nodes.into_iter().map(|(entry, mark)| (entry, Some(mark)));
-        Ok(Self::new(root, nodes))
+        Ok(Self::new(root, nodes, looked))
     }
 
-    /// The tree that came here, with the headers that it came with.
-    pub fn of_headers(top: &Path, mut headers: &[u8]) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::open(top, flags, Mode::empty())?;
-        let mut nodes = Vec::new();
-        while let Some(entry) = Entry::read(&mut headers)? {
-            nodes.push((entry, None));
+    /// This tree with the headers that it came with: it is as it is here, and its stream as it was. No byte of it may
+    /// change from here on; whatever reads it looks after that.
+    pub fn with_headers(self, mut headers: &[u8]) -> io::Result<Self> {
+        let mut nodes = Vec::with_capacity(self.nodes.len());
+        let other = || io::Error::new(io::ErrorKind::InvalidData, "headers of another tree");
+        for node in self.nodes {
+            let entry = Entry::read(&mut headers)?.ok_or_else(other)?;
+            if entry.path != node.entry.path || entry.size != node.entry.size {
+                return Err(other());
+            }
+            nodes.push((entry, node.mark));
         }
-        Ok(Self::new(root, nodes.into_iter()))
+        match Entry::read(&mut headers)? {
+            None => Ok(Self::new(self.root, nodes.into_iter(), self.looked)),
+            Some(_) => Err(other()),
+        }
     }
 
-    fn new(root: OwnedFd, nodes: impl Iterator<Item = (Entry, Option<Mark>)>) -> Self {
+    fn new(root: OwnedFd, nodes: impl Iterator<Item = (Entry, Option<Mark>)>, looked: i64) -> Self {
         let mut size = 0_u64;
         let place = |(entry, mark): (Entry, Option<Mark>)| {
             let header = entry.header_len();
@@ -80,6 +99,8 @@ impl Tree {
             nodes: nodes.map(place).collect(),
             size: size.saturating_add(END),
             root,
+            looked,
+            digest: OnceLock::new(),
             chunks: OnceLock::new(),
         }
     }
@@ -91,6 +112,37 @@ impl Tree {
 
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// What is at this offset of the stream, and where its content begins.
+    pub(crate) fn at(&self, at: u64) -> (&Node, u64) {
+        let index = self.nodes.partition_point(|node| node.start <= at);
+        let node = &self.nodes[index.saturating_sub(1)];
+        (node, node.start + node.header)
+    }
+
+    /// What the content of a file is known by: two that have the same were read as the same bytes.
+    pub(crate) fn key(&self, node: &Node) -> Key {
+        let mark = node.mark.filter(|_| node.entry.kind == Kind::File);
+        let Some(mark) = mark.filter(|mark| mark.changed.0 + SETTLED < self.looked) else {
+            return Key::default();
+        };
+        let mut hasher = blake3::Hasher::new();
+        let (seconds, nanos) = node.entry.modified;
+        for number in [
+            mark.inode,
+            mark.changed.0 as u64,
+            mark.changed.1 as u64,
+            seconds as u64,
+            nanos.into(),
+            node.entry.size,
+        ] {
+            hasher.update(&number.to_le_bytes());
+        }
+        hasher.update(&node.entry.path);
+        let mut key = Key::default();
+        hasher.finalize_xof().fill(&mut key);
+        key
     }
 
     /// The top itself.
@@ -137,14 +189,7 @@ impl Tree {
             let file = self.file(node)?;
             file.read_exact_at(buffer, at)?;
             // After reading: whatever happened until then is seen.
-            let data = file.metadata()?;
-            let mark = Mark {
-                inode: data.ino(),
-                changed: (data.ctime(), data.ctime_nsec()),
-            };
-            Ok(data.is_file()
-                && data.size() == node.entry.size
-                && node.mark.is_none_or(|before| before == mark))
+            node.is_still(&file)
         };
         match read() {
             Ok(true) => Ok(()),
@@ -157,7 +202,7 @@ impl Tree {
     }
 
     /// Opens a file of the tree; no link on the way, or in its place, leads out of it.
-    fn file(&self, node: &Node) -> io::Result<File> {
+    pub(crate) fn file(&self, node: &Node) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let path = node.entry.path.as_slice();
@@ -206,11 +251,25 @@ impl Tree {
 
     /// Of all that is known without reading files: another one for whatever is changed.
     pub fn digest(&self) -> Hash {
+        *self.digest.get_or_init(|| self.make_digest(true))
+    }
+
+    /// The same without the time of the top, which some file systems (XFS) change where it is exchanged for another one.
+    /// What is done in the top shows in its names.
+    pub fn digest_where_it_is(&self) -> Hash {
+        self.make_digest(false)
+    }
+
+    fn make_digest(&self, top_time: bool) -> Hash {
         let mut hasher = blake3::Hasher::new();
         for node in &self.nodes {
             let entry = &node.entry;
+            let modified = match node.entry.path.is_empty() && !top_time {
+                true => (0, 0),
+                false => entry.modified,
+            };
             let (name, link) = (entry.name(), entry.link());
-            for part in [&name, &link, &entry.records(&name, &link)] {
+            for part in [&name, &link, &entry.records_at(modified, &name, &link)] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
                 hasher.update(part);
             }
@@ -222,12 +281,12 @@ impl Tree {
                 entry.mode,
                 entry.user,
                 entry.group,
-                entry.modified.1,
+                modified.1,
             ] {
                 hasher.update(&number.to_le_bytes());
             }
             hasher.update(&entry.size.to_le_bytes());
-            hasher.update(&entry.modified.0.to_le_bytes());
+            hasher.update(&modified.0.to_le_bytes());
             // What moves the tree as a whole changes its top's times, and nothing in it.
             if let Some(mark) = node.mark.filter(|_| !node.entry.path.is_empty()) {
                 hasher.update(&mark.inode.to_le_bytes());
@@ -239,173 +298,28 @@ impl Tree {
     }
 }
 
-fn changed(name: &str) -> io::Error {
+impl Node {
+    /// Is it what it was when the tree was looked at?
+    pub(crate) fn is_still(&self, file: &File) -> io::Result<bool> {
+        let data = file.metadata()?;
+        let mark = Mark {
+            inode: data.ino(),
+            changed: (data.ctime(), data.ctime_nsec()),
+        };
+        Ok(data.is_file()
+            && data.size() == self.entry.size
+            && self.mark.is_none_or(|before| before == mark))
+    }
+}
+
+fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs() as i64)
+}
+
+pub(crate) fn changed(name: &str) -> io::Error {
     let why = format!("{name} was changed while it was sent");
     io::Error::new(io::ErrorKind::InvalidData, why)
-}
-
-/// All names of a tree, in the order of the tar.
-fn look(root: &OwnedFd) -> io::Result<Vec<(Entry, Mark)>> {
-    let mut walk = Walk {
-        names: HashMap::new(),
-        found: Vec::new(),
-    };
-    let stat = rustix::fs::fstat(root)?;
-    walk.take(root, Vec::new(), &stat)?;
-    walk.directory(root, &[], stat.st_dev, 0)?;
-    Ok(walk.found)
-}
-
-struct Walk {
-    /// First names of files that have several, by device and inode.
-    names: HashMap<(u64, u64), Vec<u8>>,
-    found: Vec<(Entry, Mark)>,
-}
-
-impl Walk {
-    fn directory(
-        &mut self,
-        at: &OwnedFd,
-        path: &[u8],
-        device: u64,
-        depth: usize,
-    ) -> io::Result<()> {
-        let about =
-            |path: &[u8], e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", shown(path)));
-        let refused = |path: &[u8], why: &str| {
-            let why = format!("{} {why}", shown(path));
-            io::Error::new(io::ErrorKind::Unsupported, why)
-        };
-        let mut names = Vec::new();
-        for entry in Dir::read_from(at).map_err(|e| about(path, e.into()))? {
-            let entry = entry.map_err(|e| about(path, e.into()))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
-            }
-        }
-        names.sort();
-        for name in names {
-            let below = match path {
-                [] => name.clone(),
-                path => [path, &name].join(&b'/'),
-            };
-            let stat = rustix::fs::statat(at, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
-            let stat = stat.map_err(|e| about(&below, e.into()))?;
-            let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            if directory && stat.st_dev != device {
-                return Err(refused(&below, "is another file system"));
-            }
-            if directory && depth == DEEPEST {
-                return Err(refused(&below, "is too deep in the tree"));
-            }
-            if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
-                return Err(refused(&below, "is a socket, and cannot be sent"));
-            }
-            self.take(at, below.clone(), &stat)
-                .map_err(|e| about(&below, e))?;
-            if directory {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inner = rustix::fs::openat(at, name.as_slice(), flags, Mode::empty());
-                let inner = inner.map_err(|e| about(&below, e.into()))?;
-                self.directory(&inner, &below, device, depth + 1)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// One name, in an open directory.
-    fn take(&mut self, at: &OwnedFd, path: Vec<u8>, stat: &Stat) -> io::Result<()> {
-        let mark = Mark {
-            inode: stat.st_ino,
-            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
-        };
-        let kind = FileType::from_raw_mode(stat.st_mode);
-        if kind != FileType::Directory && stat.st_nlink > 1 {
-            if let Some(first) = self.names.get(&(stat.st_dev, stat.st_ino)) {
-                let entry = Entry::hardlink(path, first.clone());
-                self.found.push((entry, mark));
-                return Ok(());
-            }
-            self.names.insert((stat.st_dev, stat.st_ino), path.clone());
-        }
-        let (_, name) = split(&path);
-        let device = (
-            rustix::fs::major(stat.st_rdev),
-            rustix::fs::minor(stat.st_rdev),
-        );
-        let entry = Entry {
-            kind: match kind {
-                FileType::RegularFile => Kind::File,
-                FileType::Directory => Kind::Directory,
-                FileType::Symlink => {
-                    Kind::Symlink(rustix::fs::readlinkat(at, name, Vec::new())?.into_bytes())
-                }
-                FileType::CharacterDevice => Kind::Character(device.0, device.1),
-                FileType::BlockDevice => Kind::Disk(device.0, device.1),
-                FileType::Fifo => Kind::Fifo,
-                _ => return Err(io::Error::other("it is of an unknown kind")),
-            },
-            mode: match kind {
-                FileType::Symlink => 0o777,
-                _ => stat.st_mode & 0o7777,
-            },
-            user: stat.st_uid,
-            group: stat.st_gid,
-            size: match kind {
-                FileType::RegularFile => stat.st_size as u64,
-                _ => 0,
-            },
-            modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
-            attributes: attributes(at, name)?,
-            path,
-        };
-        self.found.push((entry, mark));
-        Ok(())
-    }
-}
-
-/// Is this an attribute of the tree's, and not of the file system's or the machine's?
-pub fn is_kept(attribute: &[u8]) -> bool {
-    attribute.starts_with(b"user.")
-        || [
-            b"security.capability".as_slice(),
-            b"system.posix_acl_access",
-            b"system.posix_acl_default",
-        ]
-        .contains(&attribute)
-}
-
-/// Extended attributes of a name in an open directory, sorted; of the directory itself, if the name is empty.
-fn attributes(at: &OwnedFd, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    use rustix::io::Errno;
-    let mut path = format!("/proc/self/fd/{}/", at.as_raw_fd()).into_bytes();
-    path.extend(if name.is_empty() { b"." } else { name });
-    let mut list = vec![0; 1 << 10];
-    let len = loop {
-        match rustix::fs::llistxattr(path.as_slice(), list.as_mut_slice()) {
-            Ok(len) => break len,
-            Err(Errno::RANGE) if list.len() < 1 << 20 => list.resize(list.len() * 4, 0),
-            // There are none where there cannot be any.
-            Err(Errno::OPNOTSUPP) => break 0,
-            Err(e) => return Err(e.into()),
-        }
-    };
-    let names = list[..len].split(|byte| *byte == 0);
-    let mut found = Vec::new();
-    for name in names.filter(|name| is_kept(name)) {
-        let mut value = vec![0; 1 << 16];
-        match rustix::fs::lgetxattr(path.as_slice(), name, value.as_mut_slice()) {
-            Ok(len) => {
-                value.truncate(len);
-                found.push((name.to_vec(), value));
-            }
-            Err(Errno::NODATA) => {}
-            Err(e) => return Err(e.into()),
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

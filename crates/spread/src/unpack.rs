@@ -3,9 +3,10 @@
 //! What comes is signed, and nevertheless not believed: each name is looked for from the open top of the new tree, over no
 //! link, and only what is not there yet is made.
 
-use crate::manifest::Id;
+use crate::filling::{Filling, Job, Part};
+use crate::manifest::{Hash, Id};
 use crate::tar::{BLOCK, Entry, Kind, shown, split};
-use crate::tree::is_kept;
+use crate::tree::{Tree, is_kept};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps,
     UTIME_OMIT, Uid, XattrFlags,
@@ -23,48 +24,93 @@ const STEP: usize = 256 << 10;
 /// Whoever is not root has his own files: these would act for him.
 const ACTS_FOR_OWNER: u32 = 0o6000;
 
-/// Makes a tree that is not there yet, and waits until it is on the disk. `headers`: gets the headers as they came.
+/// A tree's stream. Parts of it may be in a version that is here.
+pub trait Flow: Read {
+    fn base(&self) -> Option<&Arc<Tree>> {
+        None
+    }
+
+    /// Where in the base's stream the next bytes are, and how many; nothing if they are to be read. Waits for them.
+    fn shared(&mut self) -> io::Result<Option<(u64, u64)>> {
+        Ok(None)
+    }
+
+    /// So many bytes, no more than were shared, need not be read: they were taken from the base.
+    fn skip(&mut self, _count: u64) {}
+}
+
+impl Flow for &[u8] {}
+
+/// Makes a tree that is not there yet, and waits until it is on the disk. `headers`: gets the headers as they came. Returns
+/// the tree's digest.
 ///
 /// As root all is as it was at the source. As an ordinary user files are his; owners, capabilities and the bits that make
 /// programs act for their owners are left out, and device nodes are an error.
 ///
-/// Errors name what could not be made; `InvalidData`: not the stream of a tree.
-pub fn unpack(from: &mut impl Read, top: &Path, headers: &mut impl Write) -> io::Result<()> {
+/// Errors name what could not be made; `InvalidData`: not the stream of a tree, or its base is not as it was.
+pub fn unpack(from: &mut impl Flow, top: &Path, headers: &mut impl Write) -> io::Result<Hash> {
     std::fs::create_dir(top)?;
     std::fs::set_permissions(top, std::fs::Permissions::from_mode(0o700))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let root = Arc::new(rustix::fs::open(top, flags, Mode::empty())?);
+    let rights = Rights::of_this_process();
+    let base = from.base().cloned();
+    let filling = base.as_ref().map(|base| Filling::start(base, rights));
     let mut unpacker = Unpacker {
-        parent: (Vec::new(), root.clone()),
+        open: vec![(Vec::new(), root.clone())],
         root,
-        is_root: rustix::process::geteuid().is_root(),
+        rights,
         directories: Vec::new(),
+        filling: filling.transpose()?,
         buffer: vec![0; STEP],
     };
-    while let Some(entry) = Entry::read(from)? {
+    while let Some(entry) = next(from, base.as_deref())? {
         headers.write_all(&entry.header())?;
-        let about = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", entry.shown()));
-        unpacker.make(&entry, from).map_err(about)?;
-        if entry.kind == Kind::Directory {
-            unpacker.directories.push(entry);
-        }
+        let directory = (entry.kind == Kind::Directory).then(|| entry.clone());
+        let name = entry.path.clone();
+        let about = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", shown(&name)));
+        unpacker.make(entry, from).map_err(about)?;
+        unpacker.directories.extend(directory);
     }
     headers.write_all(&[0; BLOCK as usize])?;
-    unpacker.end()
+    unpacker.end()?;
+    // Whoever is to know the tree again looks at it while it is written.
+    std::thread::scope(|scope| {
+        let looking = scope.spawn(|| Tree::open(top).map(|tree| tree.digest_where_it_is()));
+        let synced = rustix::fs::syncfs(&unpacker.root);
+        let digest = looking.join();
+        synced?;
+        digest.unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
+    })
+}
+
+/// The next header. One that is in the base is known.
+fn next(from: &mut impl Flow, base: Option<&Tree>) -> io::Result<Option<Entry>> {
+    if let Some(base) = base
+        && let Some((at, len)) = from.shared()?
+    {
+        let (node, _) = base.at(at);
+        if node.start == at && node.header <= len {
+            from.skip(node.header);
+            return Ok(Some(node.entry.clone()));
+        }
+    }
+    Entry::read(from)
 }
 
 struct Unpacker {
     root: Arc<OwnedFd>,
-    is_root: bool,
-    /// The directory that something was made in last, and its path.
-    parent: (Vec<u8>, Arc<OwnedFd>),
+    rights: Rights,
+    /// Directories on the way to what was made last, with their paths; the first one is the top.
+    open: Vec<(Vec<u8>, Arc<OwnedFd>)>,
     /// In the order in which they came: they get their own times and rights when all is in them.
     directories: Vec<Entry>,
+    filling: Option<Filling>,
     buffer: Vec<u8>,
 }
 
 impl Unpacker {
-    fn make(&mut self, entry: &Entry, from: &mut impl Read) -> io::Result<()> {
+    fn make(&mut self, entry: Entry, from: &mut impl Flow) -> io::Result<()> {
         if entry.path.is_empty() != self.directories.is_empty() {
             let why = "the tree itself has to come first, and once";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
@@ -83,13 +129,12 @@ impl Unpacker {
             Kind::File => {
                 let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
                 let mode = Mode::from_raw_mode(0o600);
-                let file = rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, mode)?.into();
-                self.fill(&file, entry, from)?;
-                return self.dress(&file, entry);
+                let file = rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, mode)?;
+                return self.fill(file.into(), entry, from);
             }
             Kind::Hardlink(to) => {
                 let (directory, first) = split(to);
-                let other = self.parent(directory)?;
+                let other = self.inside(&self.root, directory, OFlags::PATH)?;
                 let found = rustix::fs::statat(&other, first, AtFlags::SYMLINK_NOFOLLOW)?;
                 if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
                     let why = format!("a second name of the directory {}", shown(to));
@@ -110,30 +155,43 @@ impl Unpacker {
         }
         // These are not opened: a device may act.
         let link = AtFlags::SYMLINK_NOFOLLOW;
-        if let Some((user, group)) = self.owner(entry) {
+        if let Some((user, group)) = self.rights.owner(&entry) {
             rustix::fs::chownat(&parent, name, Some(user), Some(group), link)?;
         }
         if !matches!(entry.kind, Kind::Symlink(_)) {
-            rustix::fs::chmodat(&parent, name, self.mode(entry), AtFlags::empty())?;
+            let mode = self.rights.mode(&entry);
+            rustix::fs::chmodat(&parent, name, mode, AtFlags::empty())?;
         }
-        rustix::fs::utimensat(&parent, name, &times(entry), link)?;
+        rustix::fs::utimensat(&parent, name, &times(entry.modified), link)?;
         Ok(())
     }
 
     /// The directory of the new tree with this path. It has come before.
     fn parent(&mut self, path: &[u8]) -> io::Result<Arc<OwnedFd>> {
-        if self.parent.0 != path {
-            self.parent = (path.to_vec(), Arc::new(self.inside(path, OFlags::PATH)?));
-        }
-        Ok(self.parent.1.clone())
+        let (rest, from) = loop {
+            let Some((above, open)) = self.open.last() else {
+                break (path, self.root.clone());
+            };
+            let below = path.strip_prefix(above.as_slice());
+            match below {
+                Some([]) => return Ok(open.clone()),
+                Some(rest) if above.is_empty() => break (rest, open.clone()),
+                Some([b'/', rest @ ..]) => break (rest, open.clone()),
+                _ => drop(self.open.pop()),
+            }
+        };
+        let open = Arc::new(self.inside(&from, rest, OFlags::PATH)?);
+        self.open.push((path.to_vec(), open.clone()));
+        Ok(open)
     }
 
-    fn inside(&self, path: &[u8], how: OFlags) -> io::Result<OwnedFd> {
+    /// A directory below one that is open; over no link.
+    fn inside(&self, from: &OwnedFd, path: &[u8], how: OFlags) -> io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
         let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         Ok(rustix::fs::openat2(
-            &self.root,
+            from,
             path,
             flags,
             Mode::empty(),
@@ -141,24 +199,84 @@ impl Unpacker {
         )?)
     }
 
-    /// A file's content; blocks of zeros are left out.
-    fn fill(&mut self, file: &File, entry: &Entry, from: &mut impl Read) -> io::Result<()> {
-        let mut at = 0;
+    /// A file's content; blocks of zeros are left out. What is in the base others fetch from there.
+    fn fill(&mut self, file: File, entry: Entry, from: &mut impl Flow) -> io::Result<()> {
+        let (mut at, mut parts) = (0, Vec::<Part>::new());
         while at < entry.size {
+            if let Some((start, len)) = from.shared()? {
+                let len = len.min(entry.size - at);
+                from.skip(len);
+                match parts.last_mut() {
+                    Some(last) if (last.from + last.len, last.at + last.len) == (start, at) => {
+                        last.len += len;
+                    }
+                    _ => parts.push(Part {
+                        at,
+                        from: start,
+                        len,
+                    }),
+                }
+                at += len;
+                continue;
+            }
             let len = (entry.size - at).min(STEP as u64) as usize;
-            let bytes = &mut self.buffer[..len];
-            from.read_exact(bytes)?;
-            crate::place::write_sparse(file, at, bytes)?;
-            at += len as u64;
+            let mut have = 0;
+            // Whole blocks, as long as nothing is shared.
+            while have < len && (have == 0 || from.shared()?.is_none()) {
+                match from.read(&mut self.buffer[have..len])? {
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    count => have += count,
+                }
+            }
+            crate::place::write_sparse(&file, at, &self.buffer[..have])?;
+            at += have as u64;
         }
-        let padding = (entry.padded() - entry.size) as usize;
-        let mut zeros = [0; BLOCK as usize];
-        from.read_exact(&mut zeros[..padding])?;
-        file.set_len(entry.size)
+        let padding = entry.padded() - entry.size;
+        if padding > 0 {
+            match from.shared()? {
+                Some((_, len)) if len >= padding => from.skip(padding),
+                _ => from.read_exact(&mut [0; BLOCK as usize][..padding as usize])?,
+            }
+        }
+        match &self.filling {
+            Some(filling) if !parts.is_empty() => filling.add(Job { file, entry, parts }),
+            _ => {
+                file.set_len(entry.size)?;
+                self.rights.dress(&file, &entry)
+            }
+        }
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        if self.directories.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no tree"));
+        }
+        if let Some(filling) = &mut self.filling {
+            filling.end()?;
+        }
+        for entry in std::mem::take(&mut self.directories).iter().rev() {
+            let open = self.inside(&self.root, &entry.path, OFlags::RDONLY);
+            let dressed = open.and_then(|directory| self.rights.dress(&directory, entry));
+            dressed.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.shown())))?;
+        }
+        Ok(())
+    }
+}
+
+/// What whoever unpacks may give to files.
+#[derive(Clone, Copy)]
+pub struct Rights {
+    is_root: bool,
+}
+
+impl Rights {
+    pub fn of_this_process() -> Self {
+        let is_root = rustix::process::geteuid().is_root();
+        Self { is_root }
     }
 
     /// Owner, rights, attributes and time of an open file or directory, in the order in which they do not undo each other.
-    fn dress(&self, file: &impl AsFd, entry: &Entry) -> io::Result<()> {
+    pub fn dress(self, file: &impl AsFd, entry: &Entry) -> io::Result<()> {
         if let Some((user, group)) = self.owner(entry) {
             rustix::fs::fchown(file, Some(user), Some(group))?;
         }
@@ -177,17 +295,17 @@ impl Unpacker {
             rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty())
                 .map_err(|e| refused(&e.to_string()))?;
         }
-        Ok(rustix::fs::futimens(file, &times(entry))?)
+        Ok(rustix::fs::futimens(file, &times(entry.modified))?)
     }
 
-    fn owner(&self, entry: &Entry) -> Option<(Uid, Gid)> {
+    fn owner(self, entry: &Entry) -> Option<(Uid, Gid)> {
         // Of these two the system calls mean "as it is".
         let known = entry.user != u32::MAX && entry.group != u32::MAX;
         let owner = || (Uid::from_raw(entry.user), Gid::from_raw(entry.group));
         (self.is_root && known).then(owner)
     }
 
-    fn mode(&self, entry: &Entry) -> Mode {
+    fn mode(self, entry: &Entry) -> Mode {
         let mut mode = entry.mode;
         if !self.is_root {
             mode &= !ACTS_FOR_OWNER;
@@ -198,29 +316,29 @@ impl Unpacker {
         }
         Mode::from_raw_mode(mode)
     }
-
-    fn end(&mut self) -> io::Result<()> {
-        if self.directories.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no tree"));
-        }
-        for entry in std::mem::take(&mut self.directories).iter().rev() {
-            let open = self.inside(&entry.path, OFlags::RDONLY);
-            let dressed = open.and_then(|directory| self.dress(&directory, entry));
-            dressed.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.shown())))?;
-        }
-        Ok(rustix::fs::syncfs(&self.root)?)
-    }
 }
 
-fn times(entry: &Entry) -> Timestamps {
+/// Gives a tree its time: seconds since 1970, and nanoseconds after these.
+pub fn set_time(tree: &Path, (seconds, nanos): (i64, i64)) -> io::Result<()> {
+    let nanos = u32::try_from(nanos).unwrap_or_default();
+    let link = AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::utimensat(
+        rustix::fs::CWD,
+        tree,
+        &times((seconds, nanos)),
+        link,
+    )?)
+}
+
+fn times((seconds, nanos): (i64, u32)) -> Timestamps {
     Timestamps {
         last_access: Timespec {
             tv_sec: 0,
             tv_nsec: UTIME_OMIT,
         },
         last_modification: Timespec {
-            tv_sec: entry.modified.0,
-            tv_nsec: entry.modified.1.into(),
+            tv_sec: seconds,
+            tv_nsec: nanos.into(),
         },
     }
 }
@@ -282,139 +400,4 @@ pub fn aside(old: &Path, id: Id) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn entry(path: &str, kind: Kind) -> Entry {
-        Entry {
-            kind,
-            mode: 0o755,
-            user: rustix::process::geteuid().as_raw(),
-            group: rustix::process::getegid().as_raw(),
-            ..Entry::hardlink(path.as_bytes().to_vec(), Vec::new())
-        }
-    }
-
-    fn top() -> Entry {
-        entry("", Kind::Directory)
-    }
-
-    /// Unpacks these, each with nothing in it; returns why not, and what is around the tree afterwards.
-    fn hostile(entries: &[Entry]) -> (String, Vec<String>) {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join("around")).unwrap();
-        std::fs::write(dir.path().join("around/file"), "mine").unwrap();
-        let mut stream: Vec<u8> = entries.iter().flat_map(Entry::header).collect();
-        stream.extend([0; 1024]);
-        let made = unpack(
-            &mut stream.as_slice(),
-            &dir.path().join("tree"),
-            &mut io::sink(),
-        );
-        let around = std::fs::read_dir(dir.path().join("around")).unwrap();
-        let around = around
-            .flatten()
-            .map(|e| e.file_name().into_string().unwrap());
-        let around = around.collect();
-        assert_eq!(
-            std::fs::read(dir.path().join("around/file")).unwrap(),
-            b"mine"
-        );
-        let top: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();
-        assert_eq!(top.len(), 2, "beside the tree: {top:?}");
-        (made.unwrap_err().to_string(), around)
-    }
-
-    #[test]
-    fn hostile_streams_make_nothing_outside() {
-        let outside = || Kind::Symlink(b"../around".to_vec());
-        let cases = [
-            // Through a link.
-            vec![
-                top(),
-                entry("link", outside()),
-                entry("link/new", Kind::File),
-            ],
-            vec![
-                top(),
-                entry("link", outside()),
-                entry("link/new", Kind::Directory),
-            ],
-            vec![
-                top(),
-                entry("link", outside()),
-                entry("link/new", Kind::Fifo),
-            ],
-            // In the place of a link.
-            vec![
-                top(),
-                entry("link", Kind::Symlink(b"../around/file".to_vec())),
-                entry("link", Kind::File),
-            ],
-            vec![
-                top(),
-                entry("link", outside()),
-                entry("link", Kind::Directory),
-            ],
-            // A second name of what is outside.
-            vec![
-                top(),
-                entry("link", outside()),
-                Entry::hardlink(b"mine".to_vec(), b"link/file".to_vec()),
-            ],
-            vec![
-                top(),
-                Entry::hardlink(b"mine".to_vec(), b"../around/file".to_vec()),
-            ],
-            vec![top(), entry("../around/new", Kind::File)],
-            vec![top(), entry("/tmp/new", Kind::File)],
-            // Twice the same.
-            vec![top(), entry("a", Kind::File), entry("a", Kind::File)],
-            vec![top(), top()],
-            // Before its directory, or before the tree.
-            vec![top(), entry("a/b", Kind::File)],
-            vec![entry("a", Kind::File)],
-            vec![],
-        ];
-        for entries in cases {
-            let (why, around) = hostile(&entries);
-            assert_eq!(around, ["file"], "{entries:?}: {why}");
-        }
-    }
-
-    #[test]
-    fn a_file_longer_than_its_stream_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut file = entry("a", Kind::File);
-        file.size = 1 << 40;
-        let stream = [top().header(), file.header(), vec![1; 5000]].concat();
-        let made = unpack(
-            &mut stream.as_slice(),
-            &dir.path().join("tree"),
-            &mut io::sink(),
-        );
-        assert_eq!(made.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn a_tree_changes_places_with_whatever_is_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let (made, target) = (dir.path().join("made"), dir.path().join("target"));
-        std::fs::create_dir(&made).unwrap();
-        assert!(!exchange(&made, &target).unwrap());
-        std::fs::create_dir(&made).unwrap();
-        std::fs::write(made.join("new"), "").unwrap();
-        assert!(exchange(&made, &target).unwrap());
-        assert!(target.join("new").exists() && !made.join("new").exists());
-        remove(&made).unwrap();
-        // A file for a tree, and the other way around.
-        std::fs::write(&made, "file").unwrap();
-        assert!(exchange(&made, &target).unwrap());
-        assert!(target.is_file() && made.is_dir());
-        assert!(exchange(&made, &target).unwrap());
-        assert!(target.is_dir() && made.is_file());
-        remove(&made).unwrap();
-        remove(&made).unwrap();
-    }
-}
+mod tests;

@@ -1,22 +1,31 @@
 //! A tree is unpacked while its stream still comes: a thread follows what is good of it.
 //!
-//! It begins anew with each receiver that goes on with a transfer: what is unpacked is of the checked stream alone.
+//! It begins anew with each receiver that goes on with a transfer: what is unpacked is of the checked stream alone. What a
+//! frame has from the version before is not put together anywhere: whoever unpacks takes it out of that version's files.
 
-use crate::manifest::FRAME;
+use crate::chunks::{self, Piece};
+use crate::manifest::{Encoding, FRAME, Hash};
 use crate::transfer::Transfer;
-use crate::unpack::unpack;
+use crate::tree::Tree;
+use crate::unpack::{Flow, unpack};
+use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+
+/// Bytes that are read at once where less is wanted.
+const STEP: usize = 64 << 10;
 
 /// Where a tree is made, and its headers are kept.
 pub struct Target {
     pub tree: PathBuf,
     pub headers: PathBuf,
+    /// What is known of the tree without reading it, when it is made.
+    pub digest: Arc<OnceLock<Hash>>,
 }
 
 /// The thread. When this is dropped, it has ended.
@@ -26,20 +35,14 @@ pub struct Unpacking {
 }
 
 impl Unpacking {
-    /// `part`: the file with the stream. `failed`: hears why, if it cannot be unpacked.
+    /// `failed`: hears why, if it cannot be unpacked.
     pub fn start(
-        transfer: Arc<Transfer>,
-        part: Arc<File>,
+        mut stream: Stream,
         target: Target,
         failed: impl FnOnce(io::Error) + Send + 'static,
     ) -> io::Result<Self> {
         let (wake, woken) = channel();
-        let mut stream = Stream {
-            transfer,
-            part,
-            woken,
-            at: 0,
-        };
+        stream.woken = Some(woken);
         let thread = std::thread::Builder::new()
             .name("unpack".to_owned())
             .spawn(move || {
@@ -64,17 +67,15 @@ impl Unpacking {
         }
     }
 
-    /// Waits until the tree is made and on the disk; all of its stream has to be good.
-    pub fn wait(&self) -> io::Result<()> {
+    /// Waits until the tree is made and on the disk; all of its stream has to be good. `false`: it could not be made, and
+    /// somebody has heard why.
+    pub fn wait(&self) -> bool {
         let thread = self
             .thread
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        match thread.is_none_or(|thread| thread.join().unwrap_or(false)) {
-            true => Ok(()),
-            false => Err(io::Error::other("it could not be unpacked")),
-        }
+        thread.is_none_or(|thread| thread.join().unwrap_or(false))
     }
 }
 
@@ -86,9 +87,9 @@ fn all(stream: &mut Stream, target: &Target) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&target.headers)?;
-    let mut headers = BufWriter::new(headers);
-    let mut reader = BufReader::with_capacity(64 << 10, stream);
-    unpack(&mut reader, &target.tree, &mut headers)?;
+    let mut headers = BufWriter::with_capacity(STEP, headers);
+    let digest = unpack(stream, &target.tree, &mut headers)?;
+    let _ = target.digest.set(digest);
     headers.flush()?;
     headers.get_ref().sync_all()
 }
@@ -96,41 +97,178 @@ fn all(stream: &mut Stream, target: &Target) -> io::Result<()> {
 impl Drop for Unpacking {
     fn drop(&mut self) {
         self.wake = None;
-        let _ = self.wait();
+        self.wait();
     }
 }
 
-/// What is good of the stream; waits for more.
-struct Stream {
+/// What is good of a tree's stream; waits for more.
+pub struct Stream {
     transfer: Arc<Transfer>,
     part: Arc<File>,
-    woken: Receiver<()>,
+    base: Option<Arc<Tree>>,
+    woken: Option<Receiver<()>>,
+    /// Of what is read from the file with the stream.
     at: u64,
+    /// What is left of the frame that is read: where its bytes are; if it comes as ranges, with the patch.
+    left: VecDeque<Piece>,
+    patch: Option<Vec<u8>>,
+    /// The next frame.
+    next: u32,
+    /// Bytes that were read ahead.
+    buffer: Vec<u8>,
+    used: usize,
+}
+
+impl Stream {
+    /// `part`: the file that frames are in as they are. `base`: what the others are made of.
+    pub fn new(transfer: Arc<Transfer>, part: Arc<File>, base: Option<Arc<Tree>>) -> Self {
+        Self {
+            transfer,
+            part,
+            base,
+            woken: None,
+            at: 0,
+            left: VecDeque::new(),
+            patch: None,
+            next: 0,
+            buffer: Vec::new(),
+            used: 0,
+        }
+    }
+
+    /// Waits for the next frame, if nothing is left of this one. `false`: there are no more.
+    fn frame(&mut self) -> io::Result<bool> {
+        if !self.left.is_empty() {
+            return Ok(true);
+        }
+        let index = self.next;
+        let ended = || io::Error::other("it was ended");
+        let entry = loop {
+            match self.woken.as_ref().map(Receiver::try_recv) {
+                Some(Ok(())) => continue,
+                None | Some(Err(TryRecvError::Disconnected)) => return Err(ended()),
+                Some(Err(TryRecvError::Empty)) => {}
+            }
+            if index >= self.transfer.header.frames() {
+                return Ok(false);
+            }
+            match self.transfer.entry(index) {
+                Some(entry) if self.transfer.is_good(index) => break entry,
+                _ => {}
+            }
+            let woken = self.woken.as_ref().ok_or_else(ended)?;
+            woken.recv().map_err(|_| ended())?;
+        };
+        self.next += 1;
+        let len = self.transfer.header.frame_len(index);
+        if entry.encoding != Encoding::Ranges {
+            self.patch = None;
+            self.at = u64::from(index) * u64::from(FRAME);
+            let len = u64::from(len);
+            self.left.push_back(Piece::New { at: 0, len });
+            return Ok(true);
+        }
+        let gone = || io::Error::other(format!("frame {index} is not where it was put"));
+        let place = self.transfer.place(index).ok_or_else(gone)?;
+        let mut packed = vec![0; place.len as usize];
+        place.file.read_exact_at(&mut packed, place.offset)?;
+        let patch = zstd::bulk::decompress(&packed, chunks::longest(len as usize))?;
+        let base = self.base.as_ref().map_or(0, |base| base.size());
+        self.left = chunks::pieces(&patch, base, len as usize).ok_or_else(gone)?;
+        self.patch = Some(patch);
+        Ok(true)
+    }
+
+    /// So many bytes of the first piece that is left were taken.
+    fn take(&mut self, count: usize) {
+        let count = count as u64;
+        let end = match self.left.front_mut() {
+            Some(Piece::Old { from, len }) => {
+                *from += count;
+                *len -= count;
+                *len == 0
+            }
+            Some(Piece::New { at, len }) => {
+                *at += count as usize;
+                *len -= count;
+                *len == 0
+            }
+            None => false,
+        };
+        if end {
+            self.left.pop_front();
+        }
+    }
 }
 
 impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let index = (self.at / u64::from(FRAME)) as u32;
-        let ended = || io::Error::other("it was ended");
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         loop {
-            match self.woken.try_recv() {
-                Ok(()) => continue,
-                Err(TryRecvError::Disconnected) => return Err(ended()),
-                Err(TryRecvError::Empty) => {}
+            let ready = &self.buffer[self.used..];
+            if !ready.is_empty() {
+                let len = ready.len().min(into.len());
+                into[..len].copy_from_slice(&ready[..len]);
+                self.used += len;
+                return Ok(len);
             }
-            if index >= self.transfer.header.frames() {
+            if !self.frame()? {
                 return Ok(0);
             }
-            if self.transfer.entry(index).is_some() && self.transfer.is_good(index) {
-                break;
+            let Some(piece) = self.left.front().copied() else {
+                continue;
+            };
+            match (piece, &self.patch, &self.base) {
+                (Piece::Old { from, len }, _, Some(base)) => {
+                    let len = into.len().min(len as usize);
+                    base.read_exact_at(&mut into[..len], from)?;
+                    self.take(len);
+                    return Ok(len);
+                }
+                (Piece::New { at, len }, Some(patch), _) => {
+                    let len = into.len().min(len as usize);
+                    into[..len].copy_from_slice(&patch[at..at + len]);
+                    self.take(len);
+                    return Ok(len);
+                }
+                (Piece::New { at, len }, None, _) if into.len() < STEP => {
+                    let len = STEP.min(len as usize);
+                    self.buffer.resize(len, 0);
+                    self.used = 0;
+                    let from = self.at + at as u64;
+                    self.part.read_exact_at(&mut self.buffer, from)?;
+                    self.take(len);
+                }
+                (Piece::New { at, len }, None, _) => {
+                    let len = into.len().min(len as usize);
+                    let from = self.at + at as u64;
+                    self.part.read_exact_at(&mut into[..len], from)?;
+                    self.take(len);
+                    return Ok(len);
+                }
+                (Piece::Old { .. }, _, None) => {
+                    return Err(io::Error::other("it is made from nothing"));
+                }
             }
-            self.woken.recv().map_err(|_| ended())?;
         }
-        let end = (u64::from(index) + 1) * u64::from(FRAME);
-        let end = end.min(self.transfer.header.size);
-        let len = buffer.len().min((end - self.at) as usize);
-        self.part.read_exact_at(&mut buffer[..len], self.at)?;
-        self.at += len as u64;
-        Ok(len)
+    }
+}
+
+impl Flow for Stream {
+    fn base(&self) -> Option<&Arc<Tree>> {
+        self.base.as_ref()
+    }
+
+    fn shared(&mut self) -> io::Result<Option<(u64, u64)>> {
+        if self.used < self.buffer.len() || !self.frame()? {
+            return Ok(None);
+        }
+        Ok(match self.left.front() {
+            Some(Piece::Old { from, len }) => Some((*from, *len)),
+            _ => None,
+        })
+    }
+
+    fn skip(&mut self, count: u64) {
+        self.take(count as usize);
     }
 }

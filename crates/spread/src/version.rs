@@ -108,7 +108,10 @@ impl Version {
         let load = |news| prepared::load(memory, name, &source, &key, made, news);
         let (whole, news) = (load(false), load(true));
         let id = crate::manifest::Id([0; 16]);
-        let header = Header::new(id, name, size, made, None)?.of_tree(source.is_tree());
+        let mut header = Header::new(id, name, size, made, None)?;
+        if let Content::Tree(tree) = &source {
+            header = header.of_tree(&tree.digest());
+        }
         let offer = match whole.as_ref().or(news.as_ref()) {
             Some(transfer) => (transfer.line.clone(), transfer.proof.clone()),
             // Nobody can have it: it only shows whether they would take it.

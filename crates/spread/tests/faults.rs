@@ -16,5 +16,6 @@ mod faults {
     mod network;
     mod silence;
     mod source;
+    mod trees;
     mod wicked;
 }

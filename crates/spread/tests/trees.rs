@@ -248,28 +248,20 @@ async fn the_next_version_is_the_difference_and_comes_at_once() {
     place.tidy("a").await;
 }
 
-/// Nobody has looked into the files; what is made of them is compared nevertheless.
+/// The time of the content was put back; that of the change shows it.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_another_tree_than_it_seems_gets_the_whole() {
+async fn a_tree_that_was_tampered_with_is_no_base() {
     let place = Place::new();
     let tree = place.tree("source", 4);
-    let hosts = place.receivers(["a", "b"]).await;
-    // One has a tree with another file, and believes that it is the one that came.
-    let elsewhere = place.elsewhere();
-    let spoilt = elsewhere.tree("source", 4);
-    let file = File::options()
-        .write(true)
-        .open(spoilt.join("usr/library.1"));
-    file.unwrap().write_all_at(b"spoilt", 1000).unwrap();
-    elsewhere.send_tree(&spoilt, &hosts[..1]).await;
-    place.send_tree(&tree, &hosts[1..]).await;
-    let seen = |host: &str| -> serde_json::Value {
-        let file = place.path(host).join(".spread/tree.seen");
-        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
-    };
-    let mut believes = seen("a");
-    believes["content"] = seen("b")["content"].clone();
-    std::fs::write(place.path("a/.spread/tree.seen"), believes.to_string()).unwrap();
+    let mut hosts = place.receivers(["a", "b"]).await;
+    // What was changed is only replaced by who may replace it.
+    hosts[0].1 = place.receiver_that_replaces("a").await;
+    place.send_tree(&tree, &hosts).await;
+    let tampered = place.there("a").join("usr/library.1");
+    let before = tampered.metadata().unwrap().modified().unwrap();
+    let file = File::options().write(true).open(&tampered).unwrap();
+    file.write_all_at(b"spoilt", 1000).unwrap();
+    file.set_modified(before).unwrap();
 
     std::fs::write(tree.join("new"), "new").unwrap();
     let report = place.send_tree(&tree, &hosts).await;

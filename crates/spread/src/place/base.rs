@@ -4,7 +4,7 @@
 //! A version that nobody has touched since it was checked is not checked again: what is shared from it is not even read.
 //! Of one that somebody has touched (its mode was changed, it got a second name) each frame is read and hashed.
 
-use super::{Files, beside, write_sparse};
+use super::{Files, Looked, beside, write_sparse};
 use crate::blocks::Recipe;
 use crate::manifest::{FRAME, Hash};
 use crate::pull;
@@ -15,10 +15,11 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Less is copied: each part that is shared is an extent of its own.
-const LEAST_SHARED: usize = 16 << 10;
+pub(crate) const LEAST_SHARED: usize = 16 << 10;
 
 /// A version that a new one can be made from.
 pub struct Base {
@@ -31,25 +32,33 @@ pub struct Base {
 
 pub enum Old {
     File(File),
-    Tree(Tree),
+    Tree(Arc<Tree>),
 }
 
-/// The file with this content, or the tree, if it is here.
-pub fn base(directory: &Path, content: &str, tree: bool) -> Option<Base> {
+/// The file with this content, or the tree, if it is here. `looked`: what need not be looked at again.
+pub fn base(
+    directory: &Path,
+    content: &str,
+    tree: bool,
+    mut looked: Option<Looked>,
+) -> Option<Base> {
     let entries = std::fs::read_dir(directory.join(".spread")).ok()?;
     for entry in entries.flatten() {
         let file = entry.file_name();
         let name = file.to_str().and_then(|name| name.strip_suffix(".seen"));
         let Some(name) = name else { continue };
         let wanted = |seen: &Seen| seen.content == content && seen.tree.is_some() == tree;
-        let Some(seen) = Seen::read(directory, name, wanted) else {
-            continue;
+        let known = looked.take_if(|looked| looked.name == name && wanted(&looked.seen));
+        let found = match known {
+            Some(looked) => Some((looked.seen, Some(looked.tree))),
+            None => Seen::find(directory, name, wanted),
         };
+        let Some((seen, now)) = found else { continue };
         let target = directory.join(name);
         let read = |what: &str| std::fs::read(beside(directory, name, what));
         let (old, hashes) = if tree {
-            let old = Tree::of_headers(&target, &read("headers").ok()?).ok()?;
-            (Old::Tree(old), Vec::new())
+            let old = now?.with_headers(&read("headers").ok()?).ok()?;
+            (Old::Tree(Arc::new(old)), Vec::new())
         } else {
             let hashes = pull::hashes(&read("manifest").ok()?)?;
             (Old::File(File::open(&target).ok()?), hashes)
@@ -144,7 +153,7 @@ impl Files {
 }
 
 /// ioctl_ficlonerange(2)
-fn clone_range(from: &File, start: u64, to: &File, at: u64, len: u64) -> io::Result<()> {
+pub(crate) fn clone_range(from: &File, start: u64, to: &File, at: u64, len: u64) -> io::Result<()> {
     #[repr(C)]
     struct Range {
         from: i64,

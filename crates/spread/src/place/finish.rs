@@ -1,7 +1,7 @@
 //! The end of a transfer: the file gets its name; and what is put right after somebody who was killed on the way there.
 
-use super::{Files, Head, beside, there, write_whole};
-use crate::manifest::{Header, Id, hex};
+use super::{Files, Head, beside, has, write_whole};
+use crate::manifest::{Header, Id};
 use crate::pull;
 use crate::seen::Seen;
 use crate::transfer::Transfer;
@@ -35,14 +35,21 @@ impl Files {
                 self.part.sync_all()?;
             }
             let manifest = pull::manifest(transfer).map_err(io::Error::other)?;
-            let seen = Seen::of(&made, &hex(&transfer.content()))?;
+            let seen = match self.digest.get() {
+                Some(digest) => Seen::with(&made, &transfer.content(), Some(*digest))?,
+                None => Seen::of(&made, &transfer.content())?,
+            };
             write_whole(&of("manifest.minisig.new"), seal.as_bytes())?;
             write_whole(&of("manifest.new"), &manifest)?;
             write_whole(&of("seen.new"), &serde_json::to_vec(&seen)?)?;
             sync(&self.directory.join(".spread"))
         };
         let name = || {
-            if unpack::exchange(&made, &target)? {
+            // Some file systems change the time of a tree that they move.
+            let now = Seen::with(&made, "", self.digest.get().copied())?;
+            let exchanged = unpack::exchange(&made, &target)?;
+            now.put_time_back(&target)?;
+            if exchanged {
                 let old = unpack::aside(&of("old"), self.id);
                 std::fs::rename(&made, &old)?;
                 // Nobody has to wait for it; what is left is removed the next time.
@@ -154,7 +161,9 @@ pub(super) fn settle(directory: &Path, name: &str) {
     let seen = std::fs::read(new("seen")).ok();
     let seen = seen.and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
     let named = seen.is_some_and(|seen| {
-        Seen::of(&directory.join(name), &seen.content).is_ok_and(|now| now.is(&seen))
+        let target = directory.join(name);
+        Seen::of(&target, &seen.content).is_ok_and(|now| now.is(&seen))
+            && seen.put_time_back(&target).is_ok()
     });
     for what in ["headers", "manifest.minisig", "manifest", "seen"] {
         match named {
@@ -165,8 +174,7 @@ pub(super) fn settle(directory: &Path, name: &str) {
     let head = std::fs::read(beside(directory, name, "head")).ok();
     let head = head.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
     let coming = head.and_then(|head| Header::read(&head.header).ok());
-    let is_here = |(here, same): (Header, bool)| same && coming.is_some_and(|c| c.id == here.id);
-    if there(directory, name).is_some_and(is_here) {
+    if coming.is_some_and(|coming| has(directory, name, coming.id)) {
         remove(directory, name, &["part", "pages", "spool", "head"]);
     }
 }
@@ -190,7 +198,7 @@ pub fn recover(directory: &Path, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::super::is_there;
+    use super::super::{is_there, look};
     use super::*;
     use crate::manifest::{Entry, Page};
     use crate::sign::Signer;
@@ -228,7 +236,7 @@ mod tests {
             drop((files, transfer));
 
             recover(dir, "disk");
-            let known = there(dir, "disk");
+            let known = look(dir, "disk").0;
             let named = dir.join("disk").exists();
             assert_eq!(named, steps >= 2, "after {steps}");
             assert_eq!(known.is_some_and(|(_, same)| same), named, "after {steps}");
@@ -241,7 +249,7 @@ mod tests {
                 }
             }
             assert_eq!(std::fs::read(dir.join("disk")).unwrap(), bytes);
-            assert!(there(dir, "disk").unwrap().1);
+            assert!(look(dir, "disk").0.unwrap().1);
             let beside = std::fs::read_dir(dir.join(".spread")).unwrap();
             assert_eq!(beside.count(), 4, "after {steps}");
         }

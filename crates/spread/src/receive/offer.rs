@@ -5,7 +5,7 @@ use super::{Comes, Event, Hub, Lines, REPORT, SAY};
 use crate::authority;
 use crate::gate::Guest;
 use crate::manifest::Header;
-use crate::place::{self, Files};
+use crate::place::{self, Files, Looked};
 use crate::sign::Key;
 use crate::stream::{Stream, Trust};
 use crate::transfer::Transfer;
@@ -59,14 +59,14 @@ pub(super) async fn offered(
     };
     let directory = hub.options.into.clone();
     let target = directory.join(&header.name);
-    let there = {
+    let (there, looked) = {
         let (directory, name) = (directory.clone(), header.name.clone());
         let there = spawn_blocking(move || {
             let begin = Instant::now();
             while !place::recover(&directory, &name) && begin.elapsed() < BUSY {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            place::there(&directory, &name)
+            place::look(&directory, &name)
         });
         looking(writer, there).await??
     };
@@ -133,7 +133,7 @@ pub(super) async fn offered(
         };
         coming.insert(header.name.clone(), comes);
     }
-    let opened = looking(writer, open(&directory, &header, offer, &key)).await;
+    let opened = looking(writer, open(&directory, &header, offer, &key, looked)).await;
     let session = match opened.and_then(|opened| opened) {
         // While this waited, what was displaced came to its end.
         Ok(Opened::Whole) => {
@@ -245,7 +245,13 @@ enum Opened {
 }
 
 /// Opens the files; what was displaced may take a moment to let go of them.
-async fn open(directory: &Path, header: &Header, offer: &Offer, key: &Key) -> io::Result<Opened> {
+async fn open(
+    directory: &Path,
+    header: &Header,
+    offer: &Offer,
+    key: &Key,
+    mut looked: Option<Looked>,
+) -> io::Result<Opened> {
     let begin = Instant::now();
     loop {
         let (directory, header, offer, key) = (
@@ -254,10 +260,11 @@ async fn open(directory: &Path, header: &Header, offer: &Offer, key: &Key) -> io
             offer.clone(),
             key.clone(),
         );
+        let looked = looked.take();
         let opened = spawn_blocking(move || {
             let base = match &header.base {
                 None => None,
-                Some(base) => match place::base(&directory, base, header.tree) {
+                Some(base) => match place::base(&directory, base, header.tree, looked) {
                     None => return Ok(Opened::NoBase),
                     base => base,
                 },

@@ -220,7 +220,11 @@ fn role() {
     if let Some(how) = set("SPREAD_MOUNT") {
         std::fs::create_dir_all(&dir).unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &how, "tmpfs", &dir]);
+        match how.starts_with('/') {
+            // An image; its loop device goes with the last mount.
+            true => mount.args(["-o", "loop", &how, &dir]),
+            false => mount.args(["-t", "tmpfs", "-o", &how, "tmpfs", &dir]),
+        };
         assert!(mount.status().unwrap().success());
     }
     if let Some(user) = set("SPREAD_USER") {

@@ -111,8 +111,26 @@ impl Place {
         (address, self.receive_on(listener, name))
     }
 
+    /// One that replaces what did not come from here, until the test ends.
+    pub async fn receiver_that_replaces(&self, name: &str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let replace = true;
+        self.receive_with(
+            listener,
+            receive::Options {
+                replace,
+                ..self.options(name)
+            },
+        );
+        address
+    }
+
     pub fn receive_on(&self, listener: TcpListener, name: &str) -> JoinHandle<()> {
-        let options = self.options(name);
+        self.receive_with(listener, self.options(name))
+    }
+
+    fn receive_with(&self, listener: TcpListener, options: receive::Options) -> JoinHandle<()> {
         tokio::spawn(async move {
             let told = |event| eprintln!("{event:?}");
             receive::receive(listener, options, told).await.unwrap();

@@ -1,0 +1,136 @@
+//! Streams that nobody should send, and places that are taken.
+
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn entry(path: &str, kind: Kind) -> Entry {
+    Entry {
+        kind,
+        mode: 0o755,
+        user: rustix::process::geteuid().as_raw(),
+        group: rustix::process::getegid().as_raw(),
+        ..Entry::hardlink(path.as_bytes().to_vec(), Vec::new())
+    }
+}
+
+fn top() -> Entry {
+    entry("", Kind::Directory)
+}
+
+/// Unpacks these, each with nothing in it; returns why not, and what is around the tree afterwards.
+fn hostile(entries: &[Entry]) -> (String, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("around")).unwrap();
+    std::fs::write(dir.path().join("around/file"), "mine").unwrap();
+    let mut stream: Vec<u8> = entries.iter().flat_map(Entry::header).collect();
+    stream.extend([0; 1024]);
+    let made = unpack(
+        &mut stream.as_slice(),
+        &dir.path().join("tree"),
+        &mut io::sink(),
+    );
+    let around = std::fs::read_dir(dir.path().join("around")).unwrap();
+    let around = around
+        .flatten()
+        .map(|e| e.file_name().into_string().unwrap());
+    let around = around.collect();
+    assert_eq!(
+        std::fs::read(dir.path().join("around/file")).unwrap(),
+        b"mine"
+    );
+    let top: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();
+    assert_eq!(top.len(), 2, "beside the tree: {top:?}");
+    (made.unwrap_err().to_string(), around)
+}
+
+#[test]
+fn hostile_streams_make_nothing_outside() {
+    let outside = || Kind::Symlink(b"../around".to_vec());
+    let cases = [
+        // Through a link.
+        vec![
+            top(),
+            entry("link", outside()),
+            entry("link/new", Kind::File),
+        ],
+        vec![
+            top(),
+            entry("link", outside()),
+            entry("link/new", Kind::Directory),
+        ],
+        vec![
+            top(),
+            entry("link", outside()),
+            entry("link/new", Kind::Fifo),
+        ],
+        // In the place of a link.
+        vec![
+            top(),
+            entry("link", Kind::Symlink(b"../around/file".to_vec())),
+            entry("link", Kind::File),
+        ],
+        vec![
+            top(),
+            entry("link", outside()),
+            entry("link", Kind::Directory),
+        ],
+        // A second name of what is outside.
+        vec![
+            top(),
+            entry("link", outside()),
+            Entry::hardlink(b"mine".to_vec(), b"link/file".to_vec()),
+        ],
+        vec![
+            top(),
+            Entry::hardlink(b"mine".to_vec(), b"../around/file".to_vec()),
+        ],
+        vec![top(), entry("../around/new", Kind::File)],
+        vec![top(), entry("/tmp/new", Kind::File)],
+        // Twice the same.
+        vec![top(), entry("a", Kind::File), entry("a", Kind::File)],
+        vec![top(), top()],
+        // Before its directory, or before the tree.
+        vec![top(), entry("a/b", Kind::File)],
+        vec![entry("a", Kind::File)],
+        vec![],
+    ];
+    for entries in cases {
+        let (why, around) = hostile(&entries);
+        assert_eq!(around, ["file"], "{entries:?}: {why}");
+    }
+}
+
+#[test]
+fn a_file_longer_than_its_stream_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = entry("a", Kind::File);
+    file.size = 1 << 40;
+    let stream = [top().header(), file.header(), vec![1; 5000]].concat();
+    let made = unpack(
+        &mut stream.as_slice(),
+        &dir.path().join("tree"),
+        &mut io::sink(),
+    );
+    assert_eq!(made.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn a_tree_changes_places_with_whatever_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (made, target) = (dir.path().join("made"), dir.path().join("target"));
+    std::fs::create_dir(&made).unwrap();
+    assert!(!exchange(&made, &target).unwrap());
+    std::fs::create_dir(&made).unwrap();
+    std::fs::write(made.join("new"), "").unwrap();
+    assert!(exchange(&made, &target).unwrap());
+    assert!(target.join("new").exists() && !made.join("new").exists());
+    remove(&made).unwrap();
+    // A file for a tree, and the other way around.
+    std::fs::write(&made, "file").unwrap();
+    assert!(exchange(&made, &target).unwrap());
+    assert!(target.is_file() && made.is_dir());
+    assert!(exchange(&made, &target).unwrap());
+    assert!(target.is_dir() && made.is_file());
+    remove(&made).unwrap();
+    remove(&made).unwrap();
+}
