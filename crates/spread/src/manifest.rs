@@ -136,8 +136,9 @@ impl Header {
     /// Is it of the same version of the same file, and has the same content? There may be two transfers of one version: what
     /// is new in it, and all of it.
     pub fn same_version(&self, other: &Self) -> bool {
-        let of = |header: &Self| (header.created, header.size, header.tree);
-        self.id == other.id || (self.name == other.name && of(self) == of(other))
+        let alike = (self.created, self.size, self.tree, &self.version)
+            == (other.created, other.size, other.tree, &other.version);
+        self.id == other.id || (self.name == other.name && alike)
     }
 
     /// Reads the line, which has come from outside.

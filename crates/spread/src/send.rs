@@ -35,9 +35,6 @@ pub use versions::{Sent, What, send_version};
 /// A host that is silent for so long has gone.
 const GONE: Duration = Duration::from_millis(1500);
 
-/// Connections that the kernel has taken and this process not yet.
-const BACKLOG: u32 = 1024;
-
 pub struct Options {
     /// Names, for the report, and addresses.
     pub hosts: Vec<(String, SocketAddr)>,
@@ -218,11 +215,11 @@ async fn send_in(
             }
         }
     }
-    let named = options.hosts.iter().zip(&states);
+    let named = options.hosts.iter().zip(states);
     let mut hosts: Vec<Host> = named
         .map(|((name, _), state)| Host {
             name: name.clone(),
-            state: *state,
+            state,
             ..Host::default()
         })
         .collect();

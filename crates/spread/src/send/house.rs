@@ -1,6 +1,6 @@
 //! Where a source is reached by those who have it from there: one port for all transfers of a run.
 
-use super::{BACKLOG, GONE};
+use super::GONE;
 use crate::gate::{self, Gate};
 use crate::limit::Limit;
 use crate::manifest::Id;
@@ -16,6 +16,9 @@ use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+/// Connections that the kernel has taken and this process not yet.
+const BACKLOG: u32 = 1024;
 
 /// What is to be had here.
 #[derive(Clone, Default)]
@@ -39,7 +42,7 @@ pub(super) struct House {
 }
 
 impl House {
-    /// `address`: none for all of this host, and any port. `most`: how many children are served at once.
+    /// `address`: where to listen; none: on all addresses, and any port. `most`: how many children are served at once.
     ///
     /// Errors: the address cannot be listened on.
     pub async fn open(
