@@ -245,7 +245,9 @@ async fn a_host_that_never_stops_talking_is_not_all_that_is_heard() {
     }
     let file = place.file("source", 3);
     let source = place.source(&file);
-    let told = |_: &[Host]| drop(looks.fetch_add(1, Ordering::Relaxed));
+    let told = |_: &[Host]| {
+        looks.fetch_add(1, Ordering::Relaxed);
+    };
     let sent = send::send(source.transfer.clone(), options(&hosts, None), told);
     let report = timeout(LONG, sent).await.unwrap().unwrap();
     assert_eq!(report[0].state, State::Done, "{report:#?}");
@@ -268,6 +270,21 @@ async fn what_comes_right_after_the_offer_is_heard() {
     let mut said = Vec::new();
     let ends = timeout(Duration::from_secs(5), stream.read_to_end(&mut said)).await;
     ends.expect("the source has ended it").unwrap();
+}
+
+/// With a limit of less than a frame in 0.4 s a host heard nothing while it waited, left, and had to wait again: next to
+/// nothing came.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_host_has_it_at_a_low_limit() {
+    let place = Place::new();
+    let hosts = place.receivers(["a"]).await;
+    let file = place.write("source", &noise(3, 2 << 20));
+    let source = place.source(&file);
+    let slow = options(&hosts, Some(1 << 20));
+    let sent = send::send(source.transfer.clone(), slow, |_| {});
+    let report = timeout(LONG, sent).await.unwrap().unwrap();
+    assert_eq!(report[0].state, State::Done, "{report:#?}");
+    assert!(!says(&report[0], "left the source"), "{report:#?}");
 }
 
 /// An address of this host alone was given to the others as their parent's.
