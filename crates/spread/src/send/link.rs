@@ -71,7 +71,7 @@ impl Link {
                 },
             }
         };
-        let _ = self.say.send((self.host, Said::Turn(comes)));
+        let _ = self.say.send((self.host, Said::Turn(comes))).await;
         if comes {
             self.keep(orders).await;
         }
