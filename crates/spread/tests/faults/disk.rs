@@ -174,26 +174,26 @@ fn a_source_forgets_for_want_of_room_and_says_where_there_is_none() {
     }
     let lab = Place::new();
     let memory = lab.path("memory");
-    let small = [
-        ("SPREAD_MOUNT", "size=12m,mode=755".to_owned()),
-        ("SPREAD_DIR", memory.display().to_string()),
-    ];
+    let room = |mib: u32| {
+        let mount = ("SPREAD_MOUNT", format!("size={mib}m,mode=755"));
+        [mount, ("SPREAD_DIR", memory.display().to_string())]
+    };
     let receiver = lab.start_receiver("a", "127.0.0.1:0", &[]);
     let hosts = [("a", receiver.address)];
-    // All of it compresses, to a fifth: one has room, and not two.
+    // All of it compresses, to some fifth: one has room, and not two.
     let packs = |_| 2;
     let (first, second) = (
         lab.file_of("one", 40, packs),
         lab.file_of("other", 40, packs),
     );
     let both = format!("{}:{}", first.display(), second.display());
-    let mut source = lab.start_source_with(both.as_ref(), &hosts, 0, 5000, &small);
+    let mut source = lab.start_source_with(both.as_ref(), &hosts, 0, 5000, &room(12));
     is_done(&source.report(), 0);
     is_done(&source.report(), 0);
     assert!(lab.has("a", &second));
-    let much = lab.file_of("much", 80, packs);
+    let much = lab.file_of("much", 40, packs);
     let report = lab
-        .start_source_with(&much, &hosts, 0, 5000, &small)
+        .start_source_with(&much, &hosts, 0, 5000, &room(2))
         .report();
     let full = format!(
         "{} is full: what is compressed needs room",
