@@ -55,17 +55,17 @@ async fn spoiler(receiver: SocketAddr, enough: Arc<AtomicBool>) -> SocketAddr {
     .await
 }
 
-/// Slowly, so that all stand as they are listed, and `b` is somebody's parent.
+/// So slowly that nobody has trouble to keep up: all stay as they are listed, and `b` is the parent of `c`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_is_spoilt_is_found_by_the_next_host_and_fetched_again() {
     let place = Place::new();
-    let file = place.file("source", 40);
+    let file = place.file("source", 24);
     let mut hosts = place.receivers(["a", "b", "c", "d"]).await;
     let enough = Arc::new(AtomicBool::new(false));
     hosts[1].1 = spoiler(hosts[1].1, enough.clone()).await;
     let spoilt = ": spoilt frame";
     let source = place.source(&file);
-    let options = options(&hosts, Some(16 << 20));
+    let options = options(&hosts, Some(6 << 20));
     let sent = send::send(source.transfer.clone(), options, |hosts| {
         enough.fetch_or(says(&hosts[1], spoilt), Ordering::Relaxed);
     });
