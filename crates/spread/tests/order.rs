@@ -42,14 +42,15 @@ async fn a_host_that_has_it_gives_it_to_others_also_when_the_source_is_gone() {
     );
     let b = place.receivers(["b", "c"]).await;
     let source = place.source(&file);
-    let (frames, mut some) = tokio::sync::watch::channel([0; 2]);
+    let (received, mut some) = tokio::sync::watch::channel([0; 2]);
     let options = options(&b, Some(2 << 20));
     let sent = send::send_by(source.transfer.clone(), options, from(&a), move |hosts| {
-        frames.send_replace([hosts[0].frames, hosts[1].frames]);
+        received.send_replace([hosts[0].received, hosts[1].received]);
     });
     let sent = tokio::spawn(sent);
-    // One of them gets it from the source, the other one from the host that has it.
-    some.wait_for(|frames| frames.iter().all(|frames| *frames > 0))
+    // One of them gets it from the source, the other one from the host that has it. Until a whole frame is there the slow
+    // one has another parent, and all is over.
+    some.wait_for(|received| received.iter().all(|bytes| *bytes > 0))
         .await
         .unwrap();
     sent.abort();
