@@ -171,6 +171,9 @@ pub(super) fn settle(directory: &Path, name: &str) {
             false => drop(std::fs::remove_file(new(what))),
         }
     }
+    for what in ["manifest.minisig.new", "manifest.new", "seen.new", "seen"] {
+        remove(directory, name, &[&format!("{what}.tmp")]);
+    }
     let head = std::fs::read(beside(directory, name, "head")).ok();
     let head = head.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
     let coming = head.and_then(|head| Header::read(&head.header).ok());
