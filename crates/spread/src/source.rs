@@ -29,8 +29,10 @@ const AHEAD: u32 = 64;
 /// Frames so near to the furthest child are made in any case.
 const NEAR: u32 = 16;
 
-/// Pages are no more often than that, if they are not full: each host checks two signatures of each.
+/// Pages are no more often than that, if they are not full, nor before children have got through all but so many frames of
+/// those before: each host checks two signatures of each.
 const PAGES: Duration = Duration::from_millis(4);
+const STOCK: u32 = 8;
 
 /// Bytes that are read at a time, and hashed while they are in the processor's cache.
 const STEP: usize = 128 << 10;
@@ -463,11 +465,16 @@ impl Maker {
     fn bind(&self, signer: &Signer, mut half: Half) -> Result<(), Wrong> {
         let frames = self.transfer.header.frames();
         let (mut first, mut next) = (0, Instant::now());
+        // Frames with bytes that are in pages.
+        let mut paged = 0;
         while first < frames {
             let mut made = Vec::new();
             while made.len() < PAGE_FRAMES && first + (made.len() as u32) < frames {
-                let until = (!made.is_empty()).then_some(next);
-                match self.take(first + made.len() as u32, until) {
+                let wanted = || {
+                    let taken = self.transfer.reached().taken;
+                    Instant::now() >= next && taken + STOCK > paged
+                };
+                match self.take(first + made.len() as u32, made.is_empty(), wanted) {
                     Some(Ok(one)) => made.push(one),
                     Some(Err(why)) => {
                         // There is less of it than there was? Of a tree the error itself says so.
@@ -499,6 +506,7 @@ impl Maker {
                 }
                 if made.entry.stored > 0 {
                     self.transfer.good(index, at);
+                    paged += 1;
                 }
             }
             first += page.entries.len() as u32;
@@ -512,18 +520,22 @@ impl Maker {
         Ok(())
     }
 
-    /// The next frame; nothing, if it is not ready by then.
-    fn take(&self, index: u32, until: Option<Instant>) -> Option<io::Result<Made>> {
+    /// The next frame. Nothing, if it is not ready, and `wanted` says that what is there is; unless nothing is (`first`).
+    fn take(
+        &self,
+        index: u32,
+        first: bool,
+        wanted: impl Fn() -> bool,
+    ) -> Option<io::Result<Made>> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(made) = ready.remove(&index) {
                 return Some(made);
             }
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) || self.transfer.failed().is_some() {
+            if self.transfer.failed().is_some() || !first && wanted() {
                 return None;
             }
-            let limit = left.unwrap_or(Duration::from_millis(100));
+            let limit = Duration::from_millis(if first { 100 } else { 1 });
             let waited = self.came.wait_timeout(ready, limit);
             ready = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
