@@ -521,12 +521,7 @@ impl Maker {
     }
 
     /// The next frame. Nothing, if it is not ready, and `wanted` says that what is there is; unless nothing is (`first`).
-    fn take(
-        &self,
-        index: u32,
-        first: bool,
-        wanted: impl Fn() -> bool,
-    ) -> Option<io::Result<Made>> {
+    fn take(&self, index: u32, first: bool, wanted: impl Fn() -> bool) -> Option<io::Result<Made>> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(made) = ready.remove(&index) {
