@@ -243,8 +243,16 @@ impl Shared {
 
     fn finish(&self, answer: oneshot::Sender<io::Result<()>>) {
         if self.unpacking.as_ref().is_none_or(Unpacking::wait) {
-            let _ = answer.send(self.files.finish(&self.transfer));
-            return;
+            match self.files.finish(&self.transfer) {
+                // What is told of the base ends it, and not this.
+                Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+                    let _ = self.news.send(News::Stuck(e));
+                }
+                result => {
+                    let _ = answer.send(result);
+                    return;
+                }
+            }
         }
         let unanswered = self.unanswered.lock();
         let mut unanswered = unanswered.unwrap_or_else(PoisonError::into_inner);

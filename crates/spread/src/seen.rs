@@ -5,6 +5,7 @@ use crate::place::beside;
 use crate::tree::Tree;
 use crate::unpack;
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -70,11 +71,11 @@ impl Seen {
             && self.tree == other.tree
     }
 
-    /// Has nobody so much as touched it since? Somebody who did need not have changed its bytes.
-    pub fn is_untouched(&self, file: &Path) -> bool {
-        let changed = |data: std::fs::Metadata| (data.ctime(), data.ctime_nsec());
-        let now = std::fs::symlink_metadata(file).ok().map(changed);
-        self.tree.is_some() || self.changed.is_some() && self.changed == now
+    /// Is this open file the one, and has nobody so much as touched it since? Somebody who did need not have changed its bytes.
+    pub fn is_untouched(&self, file: &File) -> io::Result<bool> {
+        let now = file.metadata()?;
+        let changed = Some((now.ctime(), now.ctime_nsec()));
+        Ok(now.ino() == self.inode && self.changed == changed)
     }
 
     /// Puts back the time of a tree that was given its place; what is in it has its own.

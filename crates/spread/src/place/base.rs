@@ -26,8 +26,11 @@ pub struct Base {
     pub old: Old,
     /// Of each frame of a file.
     pub(super) hashes: Vec<Hash>,
+    seen: Seen,
     /// Its bytes are shared, and not looked at.
     shared: AtomicBool,
+    /// Some of them were.
+    taken: AtomicBool,
 }
 
 pub enum Old {
@@ -63,12 +66,16 @@ pub fn base(
             let hashes = pull::hashes(&read("manifest").ok()?)?;
             (Old::File(File::open(&target).ok()?), hashes)
         };
-        // After it was opened: what was looked at is what is open.
-        let shared = AtomicBool::new(!tree && seen.is_untouched(&target));
+        let shared = match &old {
+            Old::File(file) => seen.is_untouched(file).ok()?,
+            Old::Tree(_) => false,
+        };
         return Some(Base {
             old,
             hashes,
-            shared,
+            seen,
+            shared: shared.into(),
+            taken: AtomicBool::new(false),
         });
     }
     None
@@ -79,6 +86,14 @@ impl Base {
         match &self.old {
             Old::File(file) => Some(file),
             Old::Tree(_) => None,
+        }
+    }
+
+    /// Was nothing taken from it unseen that somebody may have changed while that was done?
+    pub fn is_as_it_was(&self) -> io::Result<bool> {
+        match self.file().filter(|_| self.taken.load(Ordering::Relaxed)) {
+            Some(file) => self.seen.is_untouched(file),
+            None => Ok(true),
         }
     }
 
@@ -100,6 +115,7 @@ impl Files {
         let Some(base) = self.base.as_ref().and_then(Base::file) else {
             return Ok(false);
         };
+        self.taken_unseen();
         let mut room = Vec::new();
         for part in &recipe.shared {
             let (mut from, mut at, mut len) = (part.from, start + part.at as u64, part.len);
@@ -135,12 +151,19 @@ impl Files {
         write_sparse(&self.part, u64::from(index) * u64::from(FRAME), frame)
     }
 
+    fn taken_unseen(&self) {
+        if let Some(base) = &self.base {
+            base.taken.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Lets a part of the base be a part of this file, too, without a copy. `false`: that cannot be.
     fn share(&self, from: u64, at: u64, len: u64) -> io::Result<bool> {
         let base = self.base.as_ref().filter(|base| base.is_shared());
         let Some((base, file)) = base.and_then(|base| Some((base, base.file()?))) else {
             return Ok(false);
         };
+        self.taken_unseen();
         match clone_range(file, from, &self.part, at, len) {
             Ok(()) => Ok(true),
             Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => Err(e),

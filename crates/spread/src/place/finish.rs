@@ -1,6 +1,6 @@
 //! The end of a transfer: the file gets its name; and what is put right after somebody who was killed on the way there.
 
-use super::{Files, Head, beside, has, write_whole};
+use super::{Base, Files, Head, beside, has, write_whole};
 use crate::manifest::{Header, Id};
 use crate::pull;
 use crate::seen::Seen;
@@ -29,6 +29,11 @@ impl Files {
         let made = of(if self.tree { "tree" } else { "part" });
         let sync = |directory: &Path| File::open(directory)?.sync_all();
         let prove = || {
+            let base = self.base.as_ref();
+            if !base.map_or(Ok(true), Base::is_as_it_was)? {
+                let why = "the version that is here was changed meanwhile";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             // A tree is on the disk when it is unpacked.
             if !self.tree {
                 self.give(&target)?;
