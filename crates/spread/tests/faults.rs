@@ -14,6 +14,7 @@ mod faults {
     mod limit;
     mod net;
     mod network;
+    mod shared;
     mod silence;
     mod source;
     mod trees;

@@ -1,6 +1,6 @@
 //! Disks that are full, directories that nobody may write to, or that are gone.
 
-use super::lab::Process;
+use super::lab::{Process, may_not};
 use crate::kit::Place;
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -8,15 +8,6 @@ use std::os::unix::fs::{PermissionsExt, chown};
 
 /// An ordinary user, who owns nothing.
 const NOBODY: u32 = 65534;
-
-/// Mounts and other users need root.
-fn may_not(what: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("not tested, because this is not root: {what}");
-    }
-    !root
-}
 
 fn hosts<'a>(names: &[&'a str], receivers: &[Process]) -> Vec<(&'a str, SocketAddr)> {
     let addresses = receivers.iter().map(|receiver| receiver.address);

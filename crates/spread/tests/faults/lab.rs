@@ -304,3 +304,28 @@ async fn sending() {
         line("report", &report);
     }
 }
+
+/// Says so, if only root can do this and we are not.
+pub fn may_not(what: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("not tested, because this is not root: {what}");
+    }
+    !root
+}
+
+/// An XFS, which can share blocks between files; none, with a line, where it cannot be made.
+pub fn xfs(place: &Place) -> Option<String> {
+    let image = place.path("xfs");
+    let file = std::fs::File::create(&image).unwrap();
+    file.set_len(400 << 20).unwrap();
+    let made = std::process::Command::new("mkfs.xfs")
+        .args(["-q", "-m", "reflink=1"])
+        .arg(&image)
+        .status();
+    if made.is_ok_and(|made| made.success()) {
+        return Some(image.display().to_string());
+    }
+    println!("not tested, because there is no mkfs.xfs (Debian: xfsprogs): a receiver on XFS");
+    None
+}

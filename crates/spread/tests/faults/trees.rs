@@ -1,5 +1,6 @@
 //! The next version of a tree: receivers that are killed, that are not root, and file systems of several kinds.
 
+use super::lab::{may_not, xfs};
 use crate::kit::{LONG, Place, noise, options, says};
 use spread::send::{self, Host, State};
 use spread::source::From;
@@ -7,7 +8,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// An ordinary user, who owns nothing.
@@ -110,14 +110,6 @@ fn difference(one: &Path, two: &BTreeMap<PathBuf, String>) -> Vec<String> {
 
 fn is_done(host: &Host) {
     assert_eq!(host.state, State::Done, "{host:?}");
-}
-
-fn may_not(what: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        println!("not tested, because this is not root: {what}");
-    }
-    !root
 }
 
 /// Where a moment is seen, below `.spread`, by the beginning of a name.
@@ -274,20 +266,10 @@ async fn a_tree_on_a_file_system_that_shares_blocks() {
         return;
     }
     let place = Place::new();
-    let image = place.path("xfs");
-    std::fs::File::create(&image)
-        .unwrap()
-        .set_len(400 << 20)
-        .unwrap();
-    let made = Command::new("mkfs.xfs")
-        .args(["-q", "-m", "reflink=1"])
-        .arg(&image)
-        .status();
-    if !made.is_ok_and(|made| made.success()) {
-        println!("not tested, because there is no mkfs.xfs: a receiver on XFS");
+    let Some(image) = xfs(&place) else {
         return;
-    }
-    let took = on(&place, &image.display().to_string()).await;
+    };
+    let took = on(&place, &image).await;
     // Of more than 16 MiB.
     assert!(took < 8 << 20, "{took}");
 }
