@@ -10,7 +10,7 @@
 //! | `blocks`, `chunks` | what two versions have in common, of a file and of a tree |
 //! | `tar`, `tree`, `content` | a tree as one stream of bytes; what a source sends |
 //! | `transfer` | a file on its way: what is known of it and where its bytes are |
-//! | `source`, `level` | makes a transfer of a file; how hard that compresses |
+//! | `source`, `level`, `pack` | makes a transfer of a file; how hard that compresses |
 //! | `version`, `prepared` | which file is sent, and what a source remembers of those that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
@@ -44,6 +44,7 @@ mod level;
 pub mod limit;
 pub mod manifest;
 mod mend;
+mod pack;
 mod place;
 mod prepared;
 mod pull;
