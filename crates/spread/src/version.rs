@@ -66,18 +66,23 @@ impl Version {
         self
     }
 
+    fn wrong(&self, why: std::io::Error) -> Wrong {
+        let file = self.file.clone();
+        let what = "opened";
+        Wrong::File { file, what, why }
+    }
+
+    fn content(&self) -> Result<Content, Wrong> {
+        let source = Content::open(&self.file).map_err(|why| self.wrong(why))?;
+        source.ok_or_else(|| Wrong::NotAFile(self.file.clone()))
+    }
+
     /// When it was made, in nanoseconds since 1970: what is remembered of it, or now.
     ///
     /// Errors: it cannot be read.
     pub fn made(&self) -> Result<u64, Wrong> {
-        let wrong = |why| Wrong::File {
-            file: self.file.clone(),
-            what: "opened",
-            why,
-        };
-        let source = Content::open(&self.file).map_err(wrong)?;
-        let source = source.ok_or_else(|| Wrong::NotAFile(self.file.clone()))?;
-        let stamp = source.stamp().map_err(wrong)?;
+        let source = self.content()?;
+        let stamp = source.stamp().map_err(|why| self.wrong(why))?;
         let key = self.signer.key().to_string();
         let name = &self.name;
         Ok(prepared::made(&self.memory, name, &stamp, &key, self.anew))
@@ -95,14 +100,8 @@ impl Version {
     ///
     /// Errors: it cannot be read.
     pub fn outlook(&self) -> Result<Outlook, Wrong> {
-        let wrong = |why| Wrong::File {
-            file: self.file.clone(),
-            what: "opened",
-            why,
-        };
-        let source = Content::open(&self.file).map_err(wrong)?;
-        let source = source.ok_or_else(|| Wrong::NotAFile(self.file.clone()))?;
-        let size = source.size().map_err(wrong)?;
+        let source = self.content()?;
+        let size = source.size().map_err(|why| self.wrong(why))?;
         let (made, key) = (self.made()?, self.signer.key().to_string());
         let (memory, name) = (&self.memory, &self.name);
         let load = |news| prepared::load(memory, name, &source, &key, made, news);
