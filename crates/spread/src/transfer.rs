@@ -4,7 +4,13 @@
 //! there, also of the frame that is still coming: what is new is in the system's page cache, and `sendfile` takes it from
 //! there without a copy. No byte of a frame is kept in memory for children.
 
+mod frames;
+mod next;
+
+pub use next::{Cursor, Next};
+
 use crate::manifest::{Encoding, Entry, Hash, Header, Page};
+use frames::Frames;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -69,54 +75,6 @@ pub struct Reached {
     /// Of the frames before that, those that have bytes, and these.
     pub taken: u32,
     pub bytes: u64,
-}
-
-/// A set of frames, one bit each.
-#[derive(Default)]
-struct Frames {
-    bits: Vec<u64>,
-    count: u32,
-}
-
-impl Frames {
-    fn insert(&mut self, index: u32) -> bool {
-        let (word, bit) = (index as usize / 64, 1 << (index % 64));
-        if self.bits.len() <= word {
-            self.bits.resize(word + 1, 0);
-        }
-        let new = self.bits[word] & bit == 0;
-        self.bits[word] |= bit;
-        self.count += u32::from(new);
-        new
-    }
-
-    fn has(&self, index: u32) -> bool {
-        let word = self.bits.get(index as usize / 64);
-        word.is_some_and(|word| word & 1 << (index % 64) != 0)
-    }
-}
-
-/// Where a child stands.
-#[derive(Clone, Copy, Debug)]
-pub struct Cursor {
-    pub pages: u32,
-    pub frame: u32,
-    pub offset: u32,
-    /// Has the child been told that what comes is of this frame?
-    pub told: bool,
-}
-
-/// What a child gets next.
-pub enum Next {
-    Page(Arc<[u8]>),
-    /// What is here of the cursor's frame, from its offset on.
-    Stock(Place),
-    /// This frame is not good here at the moment.
-    Bad(u32),
-    End(Arc<str>),
-    Failed(Arc<str>),
-    /// Nothing yet.
-    Wait,
 }
 
 impl std::fmt::Debug for Transfer {
@@ -364,65 +322,6 @@ impl Transfer {
     pub fn place(&self, index: u32) -> Option<Place> {
         self.inner().place(index, &self.stock)
     }
-
-    /// What a child who stands there gets next. Moves the cursor over what needs no bytes.
-    pub fn next(&self, cursor: &mut Cursor) -> Next {
-        let mut inner = self.inner();
-        if let Some(why) = &inner.failed {
-            return Next::Failed(why.clone());
-        }
-        let total = self.header.frames();
-        loop {
-            // Whoever asks for what is not made yet does not make the source run ahead.
-            inner.reach(cursor.frame);
-            // Pages go just ahead of their frames.
-            if let Some(page) = inner.pages.get(cursor.pages as usize)
-                && (cursor.frame >= inner.first_of(cursor.pages) || cursor.frame >= total)
-            {
-                cursor.pages += 1;
-                return Next::Page(page.clone());
-            }
-            if cursor.frame >= total {
-                return match &inner.seal {
-                    Some(seal) if cursor.pages as usize == inner.pages.len() => {
-                        Next::End(seal.clone())
-                    }
-                    _ => Next::Wait,
-                };
-            }
-            let Some(entry) = inner.entries.get(cursor.frame as usize) else {
-                return Next::Wait;
-            };
-            if cursor.offset >= entry.stored {
-                cursor.frame += 1;
-                cursor.offset = 0;
-                cursor.told = false;
-                continue;
-            }
-            let here = match inner.good.has(cursor.frame) {
-                true => Some(entry.stored),
-                false => inner.live.get(&cursor.frame).copied(),
-            };
-            if let Some(here) = here {
-                return match inner.place(cursor.frame, &self.stock) {
-                    Some(place) if here > cursor.offset => Next::Stock(Place {
-                        offset: place.offset + u64::from(cursor.offset),
-                        len: here.min(entry.stored) - cursor.offset,
-                        ..place
-                    }),
-                    _ => Next::Wait,
-                };
-            }
-            if inner.bad.contains(&cursor.frame) || cursor.told {
-                let index = cursor.frame;
-                cursor.frame += 1;
-                cursor.offset = 0;
-                cursor.told = false;
-                return Next::Bad(index);
-            }
-            return Next::Wait;
-        }
-    }
 }
 
 impl Inner {
@@ -489,39 +388,4 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::manifest::Id;
-
-    /// When a frame is found to be bad, another one may come from another parent by then.
-    #[test]
-    fn whose_bytes_a_frame_has_is_known_until_it_is_checked() {
-        let file = Arc::new(tempfile::tempfile().unwrap());
-        let spool = file.clone();
-        let header = Header::new(Id([0; 16]), "disk", 5 << 20, 1, None).unwrap();
-        let stock = Stock { file, spool };
-        let transfer = Transfer::new(header, String::new(), String::new(), stock);
-        let [a, b] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        // Who only said that it was to come has sent nothing.
-        transfer.comes_from(0, b);
-        transfer.begin(0, None);
-        transfer.comes_from(0, a);
-        transfer.append(0, 10);
-        transfer.comes_from(0, a);
-        transfer.comes_from(1, b);
-        transfer.begin(1, None);
-        transfer.append(1, 10);
-        transfer.bad(0);
-        assert_eq!(transfer.sender(0), Some(a));
-        assert_eq!(transfer.sender(0), None, "once");
-        transfer.comes_from(1, a);
-        transfer.append(1, 10);
-        transfer.comes_from(1, b);
-        transfer.bad(1);
-        assert_eq!(transfer.sender(1), None, "of two");
-        transfer.comes_from(2, a);
-        transfer.good(2, None);
-        assert_eq!(transfer.inner().senders.len(), 0);
-    }
-}
+mod tests;

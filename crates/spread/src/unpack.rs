@@ -3,26 +3,25 @@
 //! What comes is signed, and nevertheless not believed: each name is looked for from the open top of the new tree, over no
 //! link, and only what is not there yet is made.
 
+mod rights;
+
+pub use rights::{Rights, set_time};
+
 use crate::filling::{Filling, Job, Part};
 use crate::manifest::{Hash, Id};
 use crate::tar::{BLOCK, Entry, Kind, shown, split};
-use crate::tree::{Tree, is_kept};
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps,
-    UTIME_OMIT, Uid, XattrFlags,
-};
+use crate::tree::Tree;
+use rights::times;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes that are read at once; whole blocks of the file system.
 const STEP: usize = 256 << 10;
-
-/// Whoever is not root has his own files: these would act for him.
-const ACTS_FOR_OWNER: u32 = 0o6000;
 
 /// A tree's stream. Parts of it may be in a version that is here.
 pub trait Flow: Read {
@@ -260,86 +259,6 @@ impl Unpacker {
             dressed.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.shown())))?;
         }
         Ok(())
-    }
-}
-
-/// What whoever unpacks may give to files.
-#[derive(Clone, Copy)]
-pub struct Rights {
-    is_root: bool,
-}
-
-impl Rights {
-    pub fn of_this_process() -> Self {
-        let is_root = rustix::process::geteuid().is_root();
-        Self { is_root }
-    }
-
-    /// Owner, rights, attributes and time of an open file or directory, in the order in which they do not undo each other.
-    pub fn dress(self, file: &impl AsFd, entry: &Entry) -> io::Result<()> {
-        if let Some((user, group)) = self.owner(entry) {
-            rustix::fs::fchown(file, Some(user), Some(group))?;
-        }
-        rustix::fs::fchmod(file, self.mode(entry))?;
-        for (name, value) in &entry.attributes {
-            let refused = |why: &str| {
-                let why = format!("attribute {}: {why}", shown(name));
-                io::Error::new(io::ErrorKind::InvalidData, why)
-            };
-            if !is_kept(name) {
-                return Err(refused("it is not one of a tree"));
-            }
-            if name == b"security.capability" && !self.is_root {
-                continue;
-            }
-            rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty())
-                .map_err(|e| refused(&e.to_string()))?;
-        }
-        Ok(rustix::fs::futimens(file, &times(entry.modified))?)
-    }
-
-    fn owner(self, entry: &Entry) -> Option<(Uid, Gid)> {
-        // Of these two the system calls mean "as it is".
-        let known = entry.user != u32::MAX && entry.group != u32::MAX;
-        let owner = || (Uid::from_raw(entry.user), Gid::from_raw(entry.group));
-        (self.is_root && known).then(owner)
-    }
-
-    fn mode(self, entry: &Entry) -> Mode {
-        let mut mode = entry.mode;
-        if !self.is_root {
-            mode &= !ACTS_FOR_OWNER;
-            if entry.path.is_empty() {
-                // Without, it could not be moved to its place.
-                mode |= 0o700;
-            }
-        }
-        Mode::from_raw_mode(mode)
-    }
-}
-
-/// Gives a tree its time: seconds since 1970, and nanoseconds after these.
-pub fn set_time(tree: &Path, (seconds, nanos): (i64, i64)) -> io::Result<()> {
-    let nanos = u32::try_from(nanos).unwrap_or_default();
-    let link = AtFlags::SYMLINK_NOFOLLOW;
-    Ok(rustix::fs::utimensat(
-        rustix::fs::CWD,
-        tree,
-        &times((seconds, nanos)),
-        link,
-    )?)
-}
-
-fn times((seconds, nanos): (i64, u32)) -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: seconds,
-            tv_nsec: nanos.into(),
-        },
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 pub mod lab;
+pub mod spread;
 
 use serde_json::Value;
 use std::cell::RefCell;

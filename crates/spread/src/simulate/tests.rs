@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::chain::Chains;
 use proptest::prelude::*;
 use std::collections::HashMap;
 

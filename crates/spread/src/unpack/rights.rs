@@ -1,0 +1,93 @@
+//! Owner, rights, attributes and time of what is unpacked, as far as whoever unpacks may give them.
+
+use crate::tar::{Entry, shown};
+use crate::tree::is_kept;
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Whoever is not root has his own files: these would act for him.
+const ACTS_FOR_OWNER: u32 = 0o6000;
+
+/// What whoever unpacks may give to files.
+#[derive(Clone, Copy)]
+pub struct Rights {
+    is_root: bool,
+}
+
+impl Rights {
+    pub fn of_this_process() -> Self {
+        let is_root = rustix::process::geteuid().is_root();
+        Self { is_root }
+    }
+
+    /// Owner, rights, attributes and time of an open file or directory, in the order in which they do not undo each other.
+    pub fn dress(self, file: &impl AsFd, entry: &Entry) -> io::Result<()> {
+        if let Some((user, group)) = self.owner(entry) {
+            rustix::fs::fchown(file, Some(user), Some(group))?;
+        }
+        rustix::fs::fchmod(file, self.mode(entry))?;
+        for (name, value) in &entry.attributes {
+            let refused = |why: &str| {
+                let why = format!("attribute {}: {why}", shown(name));
+                io::Error::new(io::ErrorKind::InvalidData, why)
+            };
+            if !is_kept(name) {
+                return Err(refused("it is not one of a tree"));
+            }
+            if name == b"security.capability" && !self.is_root {
+                continue;
+            }
+            rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty())
+                .map_err(|e| refused(&e.to_string()))?;
+        }
+        Ok(rustix::fs::futimens(file, &times(entry.modified))?)
+    }
+
+    /// None: it is not for this process to say.
+    pub(super) fn owner(self, entry: &Entry) -> Option<(Uid, Gid)> {
+        // Of these two the system calls mean "as it is".
+        let known = entry.user != u32::MAX && entry.group != u32::MAX;
+        let owner = || (Uid::from_raw(entry.user), Gid::from_raw(entry.group));
+        (self.is_root && known).then(owner)
+    }
+
+    pub(super) fn mode(self, entry: &Entry) -> Mode {
+        let mut mode = entry.mode;
+        if !self.is_root {
+            mode &= !ACTS_FOR_OWNER;
+            if entry.path.is_empty() {
+                // Without, it could not be moved to its place.
+                mode |= 0o700;
+            }
+        }
+        Mode::from_raw_mode(mode)
+    }
+}
+
+/// Gives a tree its time: seconds since 1970, and nanoseconds after these.
+pub fn set_time(tree: &Path, (seconds, nanos): (i64, i64)) -> io::Result<()> {
+    let nanos = u32::try_from(nanos).unwrap_or_default();
+    let link = AtFlags::SYMLINK_NOFOLLOW;
+    Ok(rustix::fs::utimensat(
+        rustix::fs::CWD,
+        tree,
+        &times((seconds, nanos)),
+        link,
+    )?)
+}
+
+/// As system calls take it: seconds since 1970, and nanoseconds after these.
+pub(super) fn times((seconds, nanos): (i64, u32)) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: seconds,
+            tv_nsec: nanos.into(),
+        },
+    }
+}
