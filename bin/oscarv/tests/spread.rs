@@ -83,10 +83,7 @@ fn a_host_that_is_listed_twice_is_told() {
 fn nobody_there_is_a_report_and_not_a_hang() {
     let home = TempDir::new().unwrap();
     make(home.path(), "disk.raw", 1);
-    // A port that was free a moment ago, and now is again.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let to = nobody();
     let sent = send(
         home.path(),
         &[

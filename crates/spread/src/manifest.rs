@@ -51,5 +51,11 @@ pub(crate) fn number(bytes: &[u8]) -> u32 {
         .fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
+/// What stands after its length (u32), and what follows it. None: it ends too soon.
+pub(crate) fn counted(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_at_checked(4)?;
+    rest.split_at_checked(number(len) as usize)
+}
+
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ pub use half::Half;
 pub use stamp::Stamp;
 
 use crate::content::Content;
-use crate::manifest::{Header, Page, content, number};
+use crate::manifest::{Header, Page, content, counted, number};
 use crate::pull::split_page;
 use crate::transfer::{Stock, Transfer};
 use crate::{blocks, chunks};
@@ -106,6 +106,14 @@ fn before(
     (known.header.tree == source.is_tree()).then_some(known)
 }
 
+/// Takes the next page of those that are remembered, with how it goes to children. None: it is no page of this.
+fn next_page<'a>(rest: &mut &'a [u8], header: &Header) -> Option<(Page, &'a [u8])> {
+    let (wire, after) = counted(rest)?;
+    *rest = after;
+    let (bytes, _) = split_page(wire).ok()?;
+    Some((Page::read(bytes, header).ok()?, wire))
+}
+
 /// Header and signature of the version that this file may be made from.
 pub fn base_offer(
     directory: &Path,
@@ -135,11 +143,9 @@ pub fn base(
     let pages = std::fs::read(known.directory.join("pages")).ok()?;
     let mut frames = Vec::new();
     let mut rest = pages.as_slice();
-    while let Some((len, after)) = rest.split_at_checked(4) {
-        let (wire, after) = after.split_at_checked(number(len) as usize)?;
-        let page = Page::read(split_page(wire).ok()?.0, &known.header).ok()?;
+    while !rest.is_empty() {
+        let (page, _) = next_page(&mut rest, &known.header)?;
         frames.extend(page.entries.iter().map(|entry| entry.hash));
-        rest = after;
     }
     let size = known.header.size;
     let content = content(size, frames.iter().copied());
@@ -178,14 +184,12 @@ pub fn load(
     let transfer = Transfer::new(header, head.header, head.signature, stock);
     let pages = std::fs::read(place.join("pages")).ok()?;
     let mut rest = pages.as_slice();
-    while let Some((len, after)) = rest.split_at_checked(4) {
-        let (wire, after) = after.split_at_checked(number(len) as usize)?;
-        let page = Page::read(split_page(wire).ok()?.0, &transfer.header).ok()?;
+    while !rest.is_empty() {
+        let (page, wire) = next_page(&mut rest, &transfer.header)?;
         if page.first != transfer.known().1 {
             return None;
         }
         transfer.add_page(&page, wire.into());
-        rest = after;
     }
     let frames = transfer.header.frames();
     if transfer.known().1 != frames {

@@ -1,7 +1,7 @@
 //! A child's side: what comes from a parent, into the window and to the keeper.
 
 use crate::keeper::Inflow;
-use crate::manifest::{Bad, Encoding, Hash, Header, Page, number};
+use crate::manifest::{Bad, Encoding, Hash, Header, Page, counted};
 use crate::sign::Key;
 use crate::stream::{Stream, Trust};
 use crate::transfer::Transfer;
@@ -300,11 +300,7 @@ pub(crate) fn add_page(transfer: &Transfer, key: &Key, wire: &[u8]) -> Result<()
 
 /// A page on the wire: length, bytes, signature.
 pub(crate) fn split_page(wire: &[u8]) -> Result<(&[u8], &str), Bad> {
-    let short = || Bad("a page ends too soon".to_owned());
-    let (len, rest) = wire.split_at_checked(4).ok_or_else(short)?;
-    let (bytes, signature) = rest
-        .split_at_checked(number(len) as usize)
-        .ok_or_else(short)?;
+    let (bytes, signature) = counted(wire).ok_or_else(|| Bad("a page ends too soon".to_owned()))?;
     let signature = std::str::from_utf8(signature)
         .map_err(|_| Bad("a signature that is no text".to_owned()))?;
     Ok((bytes, signature))
@@ -338,8 +334,8 @@ pub(crate) fn hashes(manifest: &[u8]) -> Option<Vec<Hash>> {
     let header = Header::read(std::str::from_utf8(&manifest[..end]).ok()?).ok()?;
     let mut rest = &manifest[end + 1..];
     let mut hashes = Vec::new();
-    while let Some((len, after)) = rest.split_at_checked(4) {
-        let (page, after) = after.split_at_checked(number(len) as usize)?;
+    while !rest.is_empty() {
+        let (page, after) = counted(rest)?;
         let page = Page::read(page, &header).ok()?;
         hashes.extend(page.entries.iter().map(|entry| entry.hash));
         rest = after;

@@ -1,7 +1,7 @@
 //! What came earlier of a transfer, and whether it is what it should be.
 
 use super::{Files, beside};
-use crate::manifest::{Encoding, FRAME, number};
+use crate::manifest::{Encoding, FRAME, counted, number};
 use crate::pull;
 use crate::sign::Key;
 use crate::transfer::Transfer;
@@ -16,10 +16,7 @@ impl Files {
         let file = beside(&self.directory, &self.name, "pages");
         let pages = std::fs::read(&file).unwrap_or_default();
         let mut rest = pages.as_slice();
-        while let Some((len, after)) = rest.split_at_checked(4) {
-            let Some((page, after)) = after.split_at_checked(number(len) as usize) else {
-                break;
-            };
+        while let Some((page, after)) = counted(rest) {
             if pull::add_page(transfer, key, page).is_err() {
                 break;
             }
