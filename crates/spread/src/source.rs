@@ -163,7 +163,7 @@ pub(crate) fn open_version(
         header = header.of_tree(&tree.digest());
     }
     let line = header.line()?;
-    let proof = signer.sign(line.as_bytes(), "oscarv spread: header")?;
+    let proof = signer.sign(line.as_bytes(), "oscarv spread: header");
     let half = Half::new(memory, Id(id), stamp.clone()).map_err(|why| Wrong::File {
         file: memory.to_owned(),
         what: "written to",

@@ -35,7 +35,7 @@ impl Place {
         let header = Header::new(id, "disk.raw", 1 << 20, created, None).unwrap();
         let line = header.line().unwrap();
         let proof = self.signer.sign(line.as_bytes(), "oscarv spread: header");
-        (line, proof.unwrap())
+        (line, proof)
     }
 }
 

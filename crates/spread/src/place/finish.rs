@@ -234,7 +234,7 @@ mod tests {
             let title = pull::page_title(&transfer, 0);
             let mut wire = (body.len() as u32).to_le_bytes().to_vec();
             wire.extend(&body);
-            wire.extend(signer.sign(&body, &title).unwrap().as_bytes());
+            wire.extend(signer.sign(&body, &title).as_bytes());
             transfer.add_page(&page, wire.as_slice().into());
             files.page(&wire).unwrap();
             files.part.write_all_at(&bytes, 0).unwrap();

@@ -48,7 +48,7 @@ impl Maker {
                 entries: made.iter().map(|made| made.entry).collect(),
             };
             let bytes = page.bytes(self.transfer.header.id);
-            let signature = signer.sign(&bytes, &page_title(&self.transfer, first))?;
+            let signature = signer.sign(&bytes, &page_title(&self.transfer, first));
             let mut wire = (bytes.len() as u32).to_le_bytes().to_vec();
             wire.extend(bytes);
             wire.extend(signature.as_bytes());
@@ -68,7 +68,7 @@ impl Maker {
             next = Instant::now() + PAGES;
         }
         half.same(&self.source)?;
-        let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer))?;
+        let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer));
         self.transfer.seal(seal.into());
         // It is on its way; without being remembered it is made again the next time.
         let _ = half.keep(&self.transfer, &self.source, &signer.key().to_string());

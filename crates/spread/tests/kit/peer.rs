@@ -69,7 +69,7 @@ impl Fake {
         Self {
             header,
             line,
-            proof: proof.unwrap(),
+            proof,
             page,
         }
     }
@@ -77,7 +77,7 @@ impl Fake {
     /// A page as it goes over the wire, of any bytes.
     pub fn sign(signer: &Signer, page: &[u8], id: Id) -> Vec<u8> {
         let title = format!("oscarv spread {id}: page from 0");
-        let signature = signer.sign(page, &title).unwrap();
+        let signature = signer.sign(page, &title);
         let mut wire = (page.len() as u32).to_le_bytes().to_vec();
         wire.extend(page);
         wire.extend(signature.as_bytes());
@@ -96,7 +96,7 @@ impl Fake {
         let len = u32::from_le_bytes(self.page[4..8].try_into().unwrap()) as usize;
         manifest.extend(&self.page[4..8 + len]);
         let title = format!("oscarv spread {}: manifest", self.header.id);
-        message(END, signer.sign(&manifest, &title).unwrap().as_bytes())
+        message(END, signer.sign(&manifest, &title).as_bytes())
     }
 
     /// Offers it to a receiver, and names whom to ask.
