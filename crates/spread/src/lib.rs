@@ -44,6 +44,7 @@ mod level;
 pub mod limit;
 pub mod manifest;
 mod mend;
+mod mounts;
 mod pack;
 mod place;
 mod prepared;

@@ -15,10 +15,12 @@
 mod base;
 mod finish;
 mod resume;
+mod taking;
 
 pub use base::{Base, Old, base};
 pub(crate) use base::{LEAST_SHARED, clone_range};
 pub use finish::recover;
+pub use taking::{directory, foreign, is_refused, mounted, newer};
 
 use crate::manifest::{FRAME, Hash, Header, Id};
 use crate::seen::Seen;
@@ -46,6 +48,8 @@ pub struct Files {
     pub base: Option<Base>,
     /// Only its owner may read it.
     private: bool,
+    /// Whatever is there may be replaced.
+    replace: bool,
     id: Id,
     tree: bool,
     /// Of the tree that was unpacked.
@@ -122,7 +126,8 @@ impl Files {
     /// Opens what is there of a transfer, or begins it. Returns it with the frames that are here already, and the end of
     /// the spool.
     ///
-    /// Errors: the directory cannot be written to; another process is at work on this name (`WouldBlock`).
+    /// Errors: the directory cannot be written to; another process is at work on this name (`WouldBlock`); what is there is
+    /// newer ([`is_refused`]).
     pub fn open(
         directory: &Path,
         header: &Header,
@@ -146,6 +151,7 @@ impl Files {
         if has(directory, name, header.id) {
             return Err(io::Error::other(IsThere));
         }
+        taking::is_newest(directory, header)?;
         let head = beside(directory, name, "head");
         let before = std::fs::read(&head).ok();
         let before = before.and_then(|text| serde_json::from_slice::<Head>(&text).ok());
@@ -156,7 +162,7 @@ impl Files {
             let _ = std::fs::remove_file(&head);
             remove(directory, name, &["part", "spool", "pages"]);
         }
-        sweep(directory, name);
+        sweep(directory, name)?;
         let part = Arc::new(open("part")?);
         let spool = Arc::new(open("spool")?);
         part.set_len(header.size)?;
@@ -181,6 +187,7 @@ impl Files {
             spool,
             base,
             private: false,
+            replace: false,
             id: header.id,
             tree: header.tree,
             digest: Arc::default(),
@@ -276,6 +283,9 @@ pub fn is_there(e: &io::Error) -> bool {
 /// Why what comes cannot be kept, in words that help.
 pub fn why_stuck(e: &io::Error, directory: &Path, transfer: &Transfer) -> String {
     let directory = directory.display();
+    if is_refused(e) {
+        return e.to_string();
+    }
     let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
     if !full.contains(&e.kind()) {
         return format!("what came could not be kept in {directory}: {e}");

@@ -176,10 +176,14 @@ pub async fn follow(
             }
             Kind::Data => {
                 if let Some((index, entry, here)) = &mut current {
+                    let before = *here;
                     *here += len as u32;
                     if *here > entry.stored {
-                        transfer.bad(*index);
-                        let _ = again.send(*index);
+                        // Of one that was whole before, its hash decides, and nobody else may fetch it meanwhile.
+                        if before < entry.stored {
+                            transfer.bad(*index);
+                            let _ = again.send(*index);
+                        }
                         return Err(Bad(format!("frame {index} has more than its bytes")).into());
                     }
                 }

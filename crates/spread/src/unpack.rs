@@ -3,8 +3,10 @@
 //! What comes is signed, and nevertheless not believed: each name is looked for from the open top of the new tree, over no
 //! link, and only what is not there yet is made.
 
+mod removal;
 mod rights;
 
+pub use removal::remove;
 pub use rights::{Rights, set_time};
 
 use crate::filling::{Filling, Job, Part};
@@ -13,6 +15,7 @@ use crate::tar::{BLOCK, Entry, Kind, shown, split};
 use crate::tree::Tree;
 use rights::times;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -264,51 +267,28 @@ impl Unpacker {
 
 /// Gives what was made its place. What was there is there until then, and is at `made` afterwards: `true`.
 ///
-/// Errors: `InvalidInput`: the file system cannot exchange two names at once.
-pub fn exchange(made: &Path, target: &Path) -> io::Result<bool> {
+/// Errors: `AlreadyExists`: something is there, and nothing was to be (`free`); `InvalidInput`: the file system cannot
+/// exchange two names at once.
+pub fn exchange(made: &Path, target: &Path, free: bool) -> io::Result<bool> {
+    let rename =
+        |flags| rustix::fs::renameat_with(rustix::fs::CWD, made, rustix::fs::CWD, target, flags);
+    if free {
+        return match rename(RenameFlags::NOREPLACE) {
+            // Some file systems do not know that.
+            Err(Errno::INVAL) if target.symlink_metadata().is_err() => {
+                std::fs::rename(made, target).map(|()| false)
+            }
+            other => Ok(other.map(|()| false)?),
+        };
+    }
     let is_tree = |path: &Path| path.symlink_metadata().map(|data| data.is_dir());
-    let there = match is_tree(target) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        other => Some(other?),
-    };
     // A file takes another one's place at once; a tree can only change places with what is there.
-    if there.is_none() || (there == Some(false) && !is_tree(made)?) {
+    if !is_tree(target)? && !is_tree(made)? {
         std::fs::rename(made, target)?;
         return Ok(false);
     }
-    let flags = RenameFlags::EXCHANGE;
-    rustix::fs::renameat_with(rustix::fs::CWD, made, rustix::fs::CWD, target, flags)?;
+    rename(RenameFlags::EXCHANGE)?;
     Ok(true)
-}
-
-/// Removes a tree, or a file; what is not there is removed.
-pub fn remove(path: &Path) -> io::Result<()> {
-    let is_tree = match path.symlink_metadata() {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?.is_dir(),
-    };
-    if !is_tree {
-        return std::fs::remove_file(path);
-    }
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-            // Root gets everywhere; an ordinary user may have directories that he may not write to.
-            open_up(path)?;
-            std::fs::remove_dir_all(path)
-        }
-        other => other,
-    }
-}
-
-fn open_up(path: &Path) -> io::Result<()> {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
-    for entry in std::fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// What was replaced, until it is removed. `old`: its path without the id.

@@ -12,6 +12,7 @@ mod faults {
     mod killed;
     mod lab;
     mod limit;
+    mod meanwhile;
     mod net;
     mod network;
     mod shared;

@@ -50,9 +50,10 @@ impl Files {
             sync(&self.directory.join(".spread"))
         };
         let name = || {
+            let free = self.may_take(&target)?;
             // Some file systems change the time of a tree that they move.
             let now = Seen::with(&made, "", self.digest.get().copied())?;
-            let exchanged = unpack::exchange(&made, &target)?;
+            let exchanged = unpack::exchange(&made, &target, free)?;
             now.put_time_back(&target)?;
             if exchanged {
                 let old = unpack::aside(&of("old"), self.id);
@@ -138,9 +139,13 @@ fn umask() -> u32 {
     mask.unwrap_or(0o077)
 }
 
-/// Removes what was left of trees by those who were killed.
-pub(super) fn sweep(directory: &Path, name: &str) {
-    let _ = unpack::remove(&beside(directory, name, "tree"));
+/// Removes what was left of trees by those who were killed. Old ones may stay until the next time.
+///
+/// Errors: of one that was being unpacked, in whose place the next one comes.
+pub(super) fn sweep(directory: &Path, name: &str) -> io::Result<()> {
+    let half = beside(directory, name, "tree");
+    unpack::remove(&half)
+        .map_err(|e| io::Error::new(e.kind(), format!("removing {}: {e}", half.display())))?;
     let old = format!("{name}.old.");
     let entries = std::fs::read_dir(directory.join(".spread"));
     for entry in entries.into_iter().flatten().flatten() {
@@ -150,6 +155,7 @@ pub(super) fn sweep(directory: &Path, name: &str) {
             let _ = unpack::remove(&entry.path());
         }
     }
+    Ok(())
 }
 
 /// Removes what is beside a file.

@@ -2,7 +2,6 @@
 
 use super::session::Session;
 use super::{Comes, Event, Hub, Lines, REPORT, SAY};
-use crate::authority;
 use crate::gate::Guest;
 use crate::manifest::Header;
 use crate::place::{self, Files, Looked};
@@ -72,7 +71,7 @@ pub(super) async fn offered(
     };
     // Not even to be replaced: there may be more in it than somebody thinks of.
     if there.is_none() && std::fs::symlink_metadata(&target).is_ok_and(|data| data.is_dir()) {
-        return refuse(&header.name, format!("{} is a directory", target.display()));
+        return refuse(&header.name, place::directory(&target));
     }
     match &there {
         Some((old, true)) if old.same_version(&header) => {
@@ -82,28 +81,16 @@ pub(super) async fn offered(
         // Also if somebody has changed or removed it since: whoever says again what was offered once must not bring it
         // back.
         Some((old, same)) if old.created > header.created => {
-            let when = |header: &Header| authority::when_nanos(header.created);
-            return refuse(
-                &header.name,
-                format!(
-                    "what {} is newer: made {} by its source's clock, this one {}; send --anew puts this one in its place",
-                    if *same { "is here" } else { "came here last" },
-                    when(old),
-                    when(&header)
-                ),
-            );
+            return refuse(&header.name, place::newer(old, *same, &header));
         }
         Some((_, true)) => {}
-        Some((_, false)) | None if hub.options.replace || !target.exists() => {}
+        Some((_, false)) | None if hub.options.replace || target.symlink_metadata().is_err() => {}
         _ => {
-            return refuse(
-                &header.name,
-                format!(
-                    "{} is there and did not come from here; --replace puts this in its place",
-                    target.display()
-                ),
-            );
+            return refuse(&header.name, place::foreign(&target));
         }
+    }
+    if let Err(e) = place::mounted(&target) {
+        return refuse(&header.name, e.to_string());
     }
     let ended = Arc::new(Notify::new());
     // A newer offer, or the same again, displaces what is coming; an older one does not, nor does one by which the source
@@ -149,6 +136,9 @@ pub(super) async fn offered(
             if hub.options.tls.is_some() {
                 files.make_private();
             }
+            if hub.options.replace {
+                files.replace();
+            }
             Session::new(transfer, *files, end, Trust::new(key, hub.door()))
         }
         Err(e) => Err(e),
@@ -162,6 +152,7 @@ pub(super) async fn offered(
                 io::ErrorKind::WouldBlock => {
                     format!("another process receives {} into {directory}", header.name)
                 }
+                _ if place::is_refused(&e) => e.to_string(),
                 _ => format!("{directory} cannot be written to: {e}"),
             };
             return refuse(&header.name, why);

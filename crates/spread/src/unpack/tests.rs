@@ -119,18 +119,35 @@ fn a_tree_changes_places_with_whatever_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let (made, target) = (dir.path().join("made"), dir.path().join("target"));
     std::fs::create_dir(&made).unwrap();
-    assert!(!exchange(&made, &target).unwrap());
+    assert!(!exchange(&made, &target, true).unwrap());
     std::fs::create_dir(&made).unwrap();
+    let taken = exchange(&made, &target, true).unwrap_err();
+    assert_eq!(taken.kind(), io::ErrorKind::AlreadyExists);
     std::fs::write(made.join("new"), "").unwrap();
-    assert!(exchange(&made, &target).unwrap());
+    assert!(exchange(&made, &target, false).unwrap());
     assert!(target.join("new").exists() && !made.join("new").exists());
     remove(&made).unwrap();
     // A file for a tree, and the other way around.
     std::fs::write(&made, "file").unwrap();
-    assert!(exchange(&made, &target).unwrap());
+    assert!(exchange(&made, &target, false).unwrap());
     assert!(target.is_file() && made.is_dir());
-    assert!(exchange(&made, &target).unwrap());
+    assert!(exchange(&made, &target, false).unwrap());
     assert!(target.is_dir() && made.is_file());
     remove(&made).unwrap();
     remove(&made).unwrap();
+}
+
+#[test]
+fn what_its_owner_may_not_enter_is_removed_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().join("top");
+    std::fs::create_dir_all(top.join("closed/below")).unwrap();
+    std::fs::write(top.join("closed/below/file"), "").unwrap();
+    std::os::unix::fs::symlink("/", top.join("closed/link")).unwrap();
+    for closed in ["closed/below", "closed", ""] {
+        let none = std::fs::Permissions::from_mode(0o0);
+        std::fs::set_permissions(top.join(closed), none).unwrap();
+    }
+    remove(&top).unwrap();
+    assert!(top.symlink_metadata().is_err());
 }
