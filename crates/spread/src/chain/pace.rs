@@ -40,8 +40,9 @@ const WORTH: f64 = 10.0;
 pub(super) struct Pace {
     /// Seconds and bytes of its reports.
     samples: VecDeque<(f64, u64)>,
-    /// When it got its parent.
+    /// When it got its parent, and how many bytes it had then, as far as its rate before shows.
     since: f64,
+    had: Option<f64>,
     slow_since: Option<f64>,
     /// Parents from which little came, and children to whom little went.
     slow_from: BTreeSet<Option<usize>>,
@@ -55,6 +56,10 @@ pub(super) struct Pace {
 impl Pace {
     /// It has another parent from now on.
     pub(super) fn begin(&mut self, now: f64) {
+        let last = self.samples.back().copied();
+        self.had = last
+            .zip(self.rate(0.0))
+            .map(|((at, bytes), rate)| bytes as f64 + rate * (now - at));
         self.since = now;
         self.slow_since = None;
         // What it got from another one says nothing of this one.
@@ -63,6 +68,7 @@ impl Pace {
 
     pub(super) fn forget(&mut self) {
         self.samples.clear();
+        self.had = None;
     }
 
     /// It is known to be slow.
@@ -78,9 +84,14 @@ impl Pace {
     /// Bytes a second, of at least so many seconds of reports.
     fn rate(&self, least: f64) -> Option<f64> {
         let last = self.samples.back()?;
-        let long = |(at, _): &&(f64, u64)| last.0 - at >= least;
-        let first = self.samples.iter().rev().find(long)?;
-        Some((last.1 - first.1) as f64 / (last.0 - first.0))
+        let long = |(at, _): &&(f64, u64)| last.0 > *at && last.0 - at >= least;
+        let (at, bytes) = *self.samples.iter().rev().find(long)?;
+        // Of the time from its last report to its new parent the rate is that of the old one.
+        let (at, bytes) = match self.had.filter(|_| at < self.since) {
+            Some(had) if last.0 > self.since => (self.since, had),
+            _ => (at, bytes as f64),
+        };
+        Some((last.1 as f64 - bytes).max(0.0) / (last.0 - at))
     }
 }
 
