@@ -56,10 +56,14 @@ pub(super) struct Pace {
 impl Pace {
     /// It has another parent from now on.
     pub(super) fn begin(&mut self, now: f64) {
-        let last = self.samples.back().copied();
-        self.had = last
-            .zip(self.rate(0.0))
-            .map(|((at, bytes), rate)| bytes as f64 + rate * (now - at));
+        if let Some((at, bytes)) = self.samples.back().copied() {
+            match self.rate(0.0) {
+                Some(rate) => self.had = Some(bytes as f64 + rate * (now - at)),
+                // Nothing was heard since it got the one before: it may have had more than it is known to have had then.
+                None if at < self.since => {}
+                None => self.had = None,
+            }
+        }
         self.since = now;
         self.slow_since = None;
         // What it got from another one says nothing of this one.
@@ -79,6 +83,14 @@ impl Pace {
     /// Bytes that it has had.
     pub(super) fn position(&self) -> u64 {
         self.samples.back().map_or(0, |(_, bytes)| *bytes)
+    }
+
+    /// Its rate, if next to nothing came to it before its last report but one.
+    fn begins(&self) -> Option<f64> {
+        let mut last = self.samples.iter().rev();
+        let (now, before, first) = (last.next()?, last.next()?, last.next()?);
+        let (new, old) = (now.1 - before.1, before.1 - first.1);
+        (old < new / 20).then(|| new as f64 / (now.0 - before.0).max(0.001))
     }
 
     /// Bytes a second, of at least so many seconds of reports.
@@ -247,7 +259,9 @@ impl Chains {
             return false;
         };
         let behind = before.pace.position().saturating_sub(host.pace.position()) as f64;
-        settled(before.pace.since) && rate < part * its && behind > BEHIND * its
+        // To whom only now the first bytes have come, far down a long chain, is ahead of a child that they have not reached.
+        let now = before.pace.begins().unwrap_or(its);
+        settled(before.pace.since) && rate < part * its && behind > BEHIND * now
     }
 
     /// A link is slow. Which of its two hosts is it? Whoever was slow with somebody else, too. While that is not known

@@ -279,3 +279,14 @@ proptest! {
         }
     }
 }
+
+/// Where bytes come only after 0.3 s, whoever had the first ones was taken for faster than its child, and both were moved.
+#[test]
+fn in_a_long_chain_nobody_is_slow_for_being_far_down() {
+    let mut scenario = Scenario::new(2500, 500.0 * MB, 119.0 * MB);
+    scenario.hop_seconds = 0.001;
+    let (times, links) = scenario.run_and_look(2.9);
+    let order: Vec<usize> = links.iter().map(|(_, host)| *host).collect();
+    assert!(order.is_sorted(), "{order:?}");
+    assert!(times.iter().all(Option::is_some));
+}
