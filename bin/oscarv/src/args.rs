@@ -453,9 +453,9 @@ pub struct SpreadReceive {
     /// host's own]
     #[arg(long, value_name = "KEY")]
     pub key: Vec<String>,
-    /// Where to listen
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7117")]
-    pub listen: std::net::SocketAddr,
+    /// Where to listen [default: port 7117 of all addresses]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
     /// Replace files that did not come this way
     #[arg(long)]
     pub replace: bool,

@@ -71,6 +71,12 @@ fn a_host_that_is_listed_twice_is_told() {
         ("10.0.0.1,10.0.0.1", "10.0.0.1 is listed twice"),
         ("10.0.0.1:x", "\"x\" is not a port"),
         (" , ", "no hosts are named"),
+        (
+            "::ffff:10.0.0.1,10.0.0.1",
+            "are the same host: 10.0.0.1:7117",
+        ),
+        ("fe80::1%eth0", "is a link-local address"),
+        ("[fe80::1%2]:7000", "hint: list it by its name"),
     ] {
         let sent = send(home.path(), &["disk.raw", "--to", to]);
         let said = String::from_utf8(sent.stderr).unwrap();

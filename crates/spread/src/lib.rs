@@ -14,7 +14,7 @@
 //! | `version`, `prepared` | which file is sent, and what a source remembers of those that it has sent |
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
-//! | `gate`, `mend` | who may come in; frames that have to come again |
+//! | `port`, `gate`, `mend` | where a host listens; who may come in; frames that have to come again |
 //! | `keeper`, `place`, `seen` | checks what comes, puts it on disk, and knows it again |
 //! | `unpack`, `unpacking`, `filling` | makes a tree of its stream and of the version before, while it comes |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
@@ -47,6 +47,7 @@ mod mend;
 mod mounts;
 mod pack;
 mod place;
+pub mod port;
 mod prepared;
 mod pull;
 pub mod receive;

@@ -9,6 +9,7 @@ use crate::wire::{self, CONNECT, Hello, Kind, SILENCE, Want};
 use bytes::{Buf, Bytes, BytesMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -221,12 +222,13 @@ pub async fn follow(
     }
 }
 
-/// Fetches one frame. Says whether it was bad at the parent, too.
+/// Fetches one frame. Says whether it was bad at the parent, too. `came`: how many bytes of it have come.
 pub async fn fetch(
     parent: SocketAddr,
     transfer: &Transfer,
     trust: &Trust,
     index: u32,
+    came: &AtomicU32,
 ) -> Result<(Vec<Bytes>, bool), Lost> {
     let want = Want {
         id: transfer.header.id,
@@ -257,8 +259,15 @@ pub async fn fetch(
                 if here as usize + len > stored as usize {
                     return Err(Bad(format!("frame {index} has more than its bytes")).into());
                 }
-                pieces.push(reader.exactly(len).await?);
-                here += len as u32;
+                let mut left = len;
+                while left > 0 {
+                    let len = reader.some(left).await?;
+                    left -= len;
+                    pieces.push(reader.buffer.split_to(len).freeze());
+                    transfer.fetched(len as u32);
+                    here += len as u32;
+                    came.store(here, Ordering::Relaxed);
+                }
             }
             Kind::Failed => {
                 let why = reader.exactly(len).await?;

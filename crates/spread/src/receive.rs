@@ -6,6 +6,7 @@ mod session;
 
 use crate::gate::{self, Gate, Guest};
 use crate::manifest::{Header, Id};
+use crate::port;
 use crate::serve;
 use crate::sign::Key;
 use crate::stream::{Door, Stream};
@@ -182,7 +183,7 @@ pub async fn receive(
     let gate = Gate::new(CHILDREN);
     loop {
         tokio::select! {
-            connection = listener.accept() => match connection {
+            connection = port::accept(&listener) => match connection {
                 Ok((stream, from)) => {
                     let (hub, guest) = (hub.clone(), gate.guest().await);
                     connections.spawn(async move {

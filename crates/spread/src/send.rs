@@ -168,10 +168,11 @@ async fn send_in(
     }
     let layout = plan.layout(&options.hosts);
     let mut chains = Chains::ordered(layout, options.hosts.len(), options.chains);
+    let first = options.hosts.first().map(|(_, address)| *address);
     if let Some(rate) = house
         .rate
         .into_iter()
-        .chain(speed::of_links())
+        .chain(speed::towards(first))
         .reduce(f64::min)
     {
         chains.expect(rate);

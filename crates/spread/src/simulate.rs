@@ -27,6 +27,8 @@ pub struct Scenario {
     pub hop_bytes: f64,
     /// Seconds that a hop takes besides.
     pub hop_seconds: f64,
+    /// Bytes that a link carries at once when it was idle: that of a shaper, which lets them go as a reserve.
+    pub burst: f64,
     /// Seconds before the first byte: connections, and looking at what is there.
     pub begin: f64,
     /// Where hosts stand; none: nothing is known.
@@ -102,6 +104,7 @@ impl Scenario {
             chains: 1,
             hop_bytes: 4096.0,
             hop_seconds: 0.0005,
+            burst: 0.0,
             begin: 0.0,
             layout: None,
             hosts: vec![Host::default(); hosts],

@@ -65,7 +65,9 @@ struct Inner {
     seal: Option<Arc<str>>,
     failed: Option<Arc<str>>,
     reached: Reached,
+    /// Bytes that have come in the flow, and of frames by themselves.
     received: u64,
+    fetched: u64,
 }
 
 /// How far the furthest child is.
@@ -276,7 +278,19 @@ impl Transfer {
         (self.inner().good.count, self.header.frames())
     }
 
+    /// So many more bytes have come of frames that are fetched by themselves.
+    pub fn fetched(&self, len: u32) {
+        self.inner().fetched += u64::from(len);
+    }
+
+    /// Bytes that have come, good or not.
     pub fn received(&self) -> u64 {
+        let inner = self.inner();
+        inner.received + inner.fetched
+    }
+
+    /// Those that have come in the flow.
+    pub fn flowed(&self) -> u64 {
         self.inner().received
     }
 

@@ -1,52 +1,76 @@
-//! What the simulator says is what was measured, with namespaces and shaped links: `bench/spread-points.json`.
+//! What the simulator says is what was measured, with namespaces and shaped links, of the same faults at the same moments:
+//! `bench/spread-points.json`, which `bench/spread --points` writes.
 
 #![allow(clippy::unwrap_used)]
 
 use serde::Deserialize;
-use spread::simulate::Scenario;
+use spread::simulate::{Host, Scenario};
 use std::collections::BTreeMap;
 
 /// The part of an Ethernet link that TCP's payload gets, as in `bench/spread`.
 const WIRE: f64 = 0.9565;
+
+/// Simulated and measured (the median) may be so far apart, whatever befalls whom. Rounds of one row are up to 6 % apart
+/// where two cores carry nine machines; what the simulator leaves out is that a processor has to do anything at all.
+const APART: f64 = 0.04;
 
 #[derive(Deserialize)]
 struct Points {
     points: Vec<Point>,
 }
 
-/// One run of `bench/spread --json`.
+/// One run of `bench/spread`.
 #[derive(Deserialize)]
 struct Point {
     hosts: usize,
-    /// Others had the machine's cores at the same time.
-    busy: bool,
     /// Bits a second.
     rate: f64,
+    /// Bytes that a link carries at once when it was idle.
+    burst: f64,
     bytes: f64,
+    /// Of the rows in which something befalls a host.
+    faults: BTreeMap<String, Fault>,
     seconds: BTreeMap<String, Vec<f64>>,
 }
 
-/// What that method of `bench/spread` does, here; what it shows is compared: without the host that something befalls,
-/// and from when all are there.
-fn simulated(point: &Point, method: &str) -> Option<f64> {
+/// What befalls a host, which counts from 1.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fault {
+    host: usize,
+    /// Seconds.
+    killed: Option<f64>,
+    cut: Option<f64>,
+    late: Option<f64>,
+    /// Part of the rate.
+    slow: Option<f64>,
+}
+
+/// Seconds that this row shows: until the last host has it to which nothing was done; of one that is late, too, and
+/// from when it comes.
+fn simulated(point: &Point, fault: Option<&Fault>) -> f64 {
     let mut scenario = Scenario::new(point.hosts, point.bytes, point.rate * WIRE / 8.0);
     scenario.begin = Scenario::BEGIN;
+    scenario.burst = point.burst * WIRE;
+    // Links of namespaces have no speed that Linux knows.
     scenario.source_knows = false;
-    let middle = point.hosts.div_ceil(2) - 1;
-    let victim = &mut scenario.hosts[middle];
-    let (mut but, mut late) = (Some(middle), 0.0);
-    match method {
-        "oscarv" => but = None,
-        "oscarv-killed" => victim.killed = Some(2.0),
-        "oscarv-cut" => victim.cut = Some(2.0),
-        "oscarv-slow" => (victim.up, victim.down) = (0.5, 0.5),
-        // The source tries again every 0.25 s.
-        "oscarv-late" => (victim.from, but, late) = (3.25, None, 3.0),
-        _ => return None,
+    let (mut but, mut late) = (None, 0.0);
+    if let Some(fault) = fault {
+        let part = fault.slow.unwrap_or(1.0);
+        scenario.hosts[fault.host - 1] = Host {
+            up: part,
+            down: part,
+            from: fault.late.unwrap_or(0.0),
+            killed: fault.killed,
+            cut: fault.cut,
+            whole: false,
+        };
+        late = fault.late.unwrap_or(0.0);
+        but = fault.late.is_none().then_some(fault.host - 1);
     }
     let times = scenario.run().into_iter().enumerate();
     let times = times.filter(|(host, _)| Some(*host) != but);
-    Some(times.map(|(_, time)| time.unwrap()).fold(0.0, f64::max) - late)
+    times.map(|(_, time)| time.unwrap()).fold(0.0, f64::max) - late
 }
 
 #[test]
@@ -56,31 +80,29 @@ fn the_simulator_says_what_was_measured() {
         "/../../bench/spread-points.json"
     );
     let points: Points = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    let mut compared = 0;
+    let (mut compared, mut wrong) = (0, Vec::new());
     for point in &points.points {
-        for (method, seconds) in &point.seconds {
-            let Some(simulated) = simulated(point, method) else {
-                continue;
-            };
+        for (row, seconds) in &point.seconds {
+            let fault = point.faults.get(row);
+            assert!(fault.is_some() || row == "oscarv", "{row}: of what?");
+            let simulated = simulated(point, fault);
             let mut seconds = seconds.clone();
             seconds.sort_by(f64::total_cmp);
             let measured = seconds[seconds.len() / 2];
             let off = simulated / measured - 1.0;
-            println!(
-                "{} hosts, {} Mb/s, {method}: {measured:.2} s measured, {simulated:.2} s simulated, {:+.1} %",
+            let said = format!(
+                "{} hosts, {} Mb/s, {row}: {measured:.2} s measured, {simulated:.2} s simulated, {:+.1} %",
                 point.hosts,
                 point.rate / 1e6,
                 100.0 * off
             );
-            // On a busy machine all takes longer; of a fault it also matters how it falls between reports.
-            let most = match (method.as_str(), point.busy) {
-                ("oscarv", false) => 0.02,
-                ("oscarv", true) => 0.04,
-                _ => 0.09,
-            };
-            assert!(off.abs() < most, "{method} of {} hosts", point.hosts);
+            println!("{said}");
             compared += 1;
+            if off.abs() > APART {
+                wrong.push(said);
+            }
         }
     }
-    assert!(compared >= 10, "{compared}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(compared >= 7, "{compared}");
 }

@@ -40,8 +40,9 @@ const WORTH: f64 = 10.0;
 pub(super) struct Pace {
     /// Seconds and bytes of its reports.
     samples: VecDeque<(f64, u64)>,
-    /// When it got its parent.
+    /// When it got its parent, and how many bytes it had then, as far as its rate before shows.
     since: f64,
+    had: Option<f64>,
     slow_since: Option<f64>,
     /// Parents from which little came, and children to whom little went.
     slow_from: BTreeSet<Option<usize>>,
@@ -55,6 +56,14 @@ pub(super) struct Pace {
 impl Pace {
     /// It has another parent from now on.
     pub(super) fn begin(&mut self, now: f64) {
+        if let Some((at, bytes)) = self.samples.back().copied() {
+            match self.rate(0.0) {
+                Some(rate) => self.had = Some(bytes as f64 + rate * (now - at)),
+                // Nothing was heard since it got the one before: it may have had more than it is known to have had then.
+                None if at < self.since => {}
+                None => self.had = None,
+            }
+        }
         self.since = now;
         self.slow_since = None;
         // What it got from another one says nothing of this one.
@@ -63,6 +72,7 @@ impl Pace {
 
     pub(super) fn forget(&mut self) {
         self.samples.clear();
+        self.had = None;
     }
 
     /// It is known to be slow.
@@ -75,12 +85,25 @@ impl Pace {
         self.samples.back().map_or(0, |(_, bytes)| *bytes)
     }
 
+    /// Its rate, if next to nothing came to it before its last report but one.
+    fn begins(&self) -> Option<f64> {
+        let mut last = self.samples.iter().rev();
+        let (now, before, first) = (last.next()?, last.next()?, last.next()?);
+        let (new, old) = (now.1 - before.1, before.1 - first.1);
+        (old < new / 20).then(|| new as f64 / (now.0 - before.0).max(0.001))
+    }
+
     /// Bytes a second, of at least so many seconds of reports.
     fn rate(&self, least: f64) -> Option<f64> {
         let last = self.samples.back()?;
-        let long = |(at, _): &&(f64, u64)| last.0 - at >= least;
-        let first = self.samples.iter().rev().find(long)?;
-        Some((last.1 - first.1) as f64 / (last.0 - first.0))
+        let long = |(at, _): &&(f64, u64)| last.0 > *at && last.0 - at >= least;
+        let (at, bytes) = *self.samples.iter().rev().find(long)?;
+        // Of the time from its last report to its new parent the rate is that of the old one.
+        let (at, bytes) = match self.had.filter(|_| at < self.since) {
+            Some(had) if last.0 > self.since => (self.since, had),
+            _ => (at, bytes as f64),
+        };
+        Some((last.1 as f64 - bytes).max(0.0) / (last.0 - at))
     }
 }
 
@@ -236,7 +259,9 @@ impl Chains {
             return false;
         };
         let behind = before.pace.position().saturating_sub(host.pace.position()) as f64;
-        settled(before.pace.since) && rate < part * its && behind > BEHIND * its
+        // To whom only now the first bytes have come, far down a long chain, is ahead of a child that they have not reached.
+        let now = before.pace.begins().unwrap_or(its);
+        settled(before.pace.since) && rate < part * its && behind > BEHIND * now
     }
 
     /// A link is slow. Which of its two hosts is it? Whoever was slow with somebody else, too. While that is not known

@@ -21,7 +21,7 @@ const ALONE: Duration = Duration::from_secs(30);
 
 /// What has come in bytes; a page counts as much as has to come in a while.
 fn progress(transfer: &Transfer) -> u64 {
-    transfer.received() + u64::from(transfer.known().0) * LEAST
+    transfer.flowed() + u64::from(transfer.known().0) * LEAST
 }
 
 /// The flow: from the best parent that there is, at any time.

@@ -4,21 +4,19 @@ use super::GONE;
 use crate::gate::{self, Gate};
 use crate::limit::Limit;
 use crate::manifest::Id;
+use crate::port;
 use crate::serve;
 use crate::stream::Door;
 use crate::transfer::Transfer;
 use crate::wire::{self, Hello};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::BufReader;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-/// Connections that the kernel has taken and this process not yet.
-const BACKLOG: u32 = 1024;
 
 /// What is to be had here.
 #[derive(Clone, Default)]
@@ -53,8 +51,8 @@ impl House {
     ) -> io::Result<Self> {
         gate::allow_files();
         let listener = match address {
-            Some(address) => TcpListener::bind(address).await?,
-            None => listen()?,
+            Some(address) => port::listen(address)?,
+            None => port::listen_everywhere(0)?,
         };
         let port = listener.local_addr()?.port();
         let rate = limit.as_ref().map(Limit::rate);
@@ -83,22 +81,6 @@ impl House {
     }
 }
 
-/// Hosts may have addresses of either kind, and reach this one by its own of the same kind.
-fn listen() -> io::Result<TcpListener> {
-    let both = || {
-        let socket = TcpSocket::new_v6()?;
-        // Whatever the system's default is.
-        rustix::net::sockopt::set_ipv6_v6only(&socket, false)?;
-        socket.bind((Ipv6Addr::UNSPECIFIED, 0).into())?;
-        socket.listen(BACKLOG)
-    };
-    both().or_else(|_: io::Error| {
-        let socket = TcpSocket::new_v4()?;
-        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
-        socket.listen(BACKLOG)
-    })
-}
-
 async fn serve_all(
     listener: TcpListener,
     stocks: Stocks,
@@ -110,7 +92,7 @@ async fn serve_all(
     let mut children = JoinSet::new();
     loop {
         tokio::select! {
-            child = listener.accept() => {
+            child = port::accept(&listener) => {
                 let Ok((stream, from)) = child else {
                     sleep(Duration::from_millis(10)).await;
                     continue;
@@ -119,7 +101,7 @@ async fn serve_all(
                 let guest = gate.guest().await;
                 children.spawn(async move {
                     gate::watch_over(&stream);
-                    let who = from.ip().to_canonical().to_string();
+                    let who = from.ip().to_string();
                     let accepted = timeout(GONE, door.accept(stream, &who));
                     let Some(Ok(Ok(mut stream))) = guest.says(accepted).await else {
                         return;

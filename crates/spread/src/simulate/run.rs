@@ -9,8 +9,11 @@ const STEP: f64 = 0.005;
 const LONG_STEP: f64 = 0.01;
 const MANY: usize = 2000;
 
-/// Seconds between looks and reports, as in `send` and `receive`.
+/// Seconds between looks and reports, as in `send` and `receive`. What a host reports waits for the next look.
 const LOOK: f64 = 0.1;
+
+/// Seconds after which a host that was not there is tried again, as in `send`.
+const RETRY: f64 = 0.25;
 
 /// Seconds after which silence is noticed, as in `wire`.
 const SILENCE: f64 = 0.4;
@@ -37,6 +40,10 @@ pub(super) struct One {
     silent: f64,
     /// Until when a new connection needs.
     connecting: f64,
+    /// When it says next how far it is.
+    report: f64,
+    /// What its link still carries at once, to it.
+    reserve: f64,
     pub(super) done: Option<f64>,
 }
 
@@ -68,13 +75,17 @@ impl<'a> Run<'a> {
             asks: 0,
             silent: 0.0,
             connecting: 0.0,
+            report: 0.0,
+            reserve: scenario.burst,
             done: None,
         };
         let count = scenario.hosts.len();
         let layout = scenario.layout.clone();
         let mut events = Vec::new();
         for (index, host) in scenario.hosts.iter().enumerate() {
-            events.push((host.from + scenario.begin, index, Life::Alive));
+            // It is found when it is tried for the next time.
+            let tries = ((host.from - scenario.begin) / RETRY).ceil().max(0.0);
+            events.push((scenario.begin + tries * RETRY, index, Life::Alive));
             events.extend(host.killed.map(|at| (at, index, Life::Dead)));
             events.extend(host.cut.map(|at| (at, index, Life::Cut)));
         }
@@ -103,19 +114,22 @@ impl<'a> Run<'a> {
 
     /// Until nobody is left who may get it.
     pub(super) fn run(&mut self) {
-        let mut look = 0.0;
+        let mut look = self.scenario.begin;
         while self.now < self.scenario.most {
             let leads = self.source_lives();
+            if leads {
+                self.chains.time(self.now - self.scenario.begin);
+            }
             self.befall();
             if leads {
-                self.chains.time(self.now);
                 if self.now >= look {
-                    look = self.now + LOOK;
+                    look += LOOK;
                     self.look();
                     if !self.is_open() {
                         break;
                     }
                 }
+                self.hear();
                 self.tell();
             } else if !self.is_open() || self.now - self.progress > ORPHAN {
                 break;
@@ -146,6 +160,7 @@ impl<'a> Run<'a> {
             match (before, life) {
                 (Life::NotYet, Life::Alive) => {
                     self.hosts[index].silent = self.now;
+                    self.hosts[index].report = self.now;
                     self.progress = self.now;
                     match self.scenario.hosts[index].whole {
                         true => {
@@ -163,12 +178,18 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn look(&mut self) {
-        for (index, one) in self.hosts.iter().enumerate() {
-            if one.life == Life::Alive && one.done.is_none_or(|at| self.now - at < LOOK) {
+    /// What hosts say of themselves.
+    fn hear(&mut self) {
+        for (index, one) in self.hosts.iter_mut().enumerate() {
+            let says = one.life == Life::Alive && one.done.is_none();
+            if says && self.now >= one.report {
+                one.report += LOOK;
                 self.chains.report(index, one.bytes as u64);
             }
         }
+    }
+
+    fn look(&mut self) {
         let furthest = self.hosts.iter().map(|one| one.bytes).fold(0.0, f64::max);
         let bytes = self.scenario.bytes;
         self.chains.progress(furthest / bytes, bytes - furthest);
@@ -273,13 +294,19 @@ impl<'a> Run<'a> {
         };
         let one = &mut self.hosts[index];
         one.silent = self.now;
-        let more = (down.min(up) * self.step).min(there - one.bytes).max(0.0);
+        let carries = down.min(up) * self.step;
+        let more = (carries + one.reserve).min(there - one.bytes).max(0.0);
+        one.reserve = (one.reserve + carries - more).min(scenario.burst);
         one.bytes += more;
         if more > 0.0 {
             self.progress = self.now;
         }
         if one.bytes >= scenario.bytes {
             one.done = Some(self.now + self.step);
+            let bytes = one.bytes as u64;
+            if self.source_lives() {
+                self.chains.report(index, bytes);
+            }
             self.chains.done(index);
         }
     }

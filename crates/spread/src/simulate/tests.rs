@@ -176,6 +176,26 @@ fn a_late_host_costs_nobody_anything() {
     assert!(worst_of_others(&scenario, &[5]) < 1.02);
 }
 
+/// It is tried every 0.25 s.
+#[test]
+fn who_comes_late_is_found_when_it_is_tried_again() {
+    let mut scenario = Scenario::new(1, 119.0 * MB, 119.0 * MB);
+    for (comes, found) in [(0.0, 0.0), (0.25, 0.25), (0.3, 0.5), (0.5, 0.5)] {
+        scenario.hosts[0].from = comes;
+        let took = scenario.run()[0].unwrap() - scenario.floor();
+        assert!((took - found).abs() < 0.011, "{comes}: {took}");
+    }
+}
+
+/// A shaper lets a reserve go at once, so that it takes less than the floor.
+#[test]
+fn what_a_link_carries_at_once_is_sooner_there() {
+    let mut scenario = Scenario::new(3, 119.0 * MB, 119.0 * MB);
+    scenario.burst = 11.9 * MB;
+    let ratios = ratios(&scenario);
+    assert!(ratios.iter().all(|r| (0.9..0.92).contains(r)), "{ratios:?}");
+}
+
 #[test]
 fn chains_share_a_source_that_is_faster() {
     let mut scenario = Scenario::new(100, 1000.0 * MB, 119.0 * MB);
@@ -258,4 +278,15 @@ proptest! {
             }
         }
     }
+}
+
+/// Where bytes come only after 0.3 s, whoever had the first ones was taken for faster than its child, and both were moved.
+#[test]
+fn in_a_long_chain_nobody_is_slow_for_being_far_down() {
+    let mut scenario = Scenario::new(2500, 500.0 * MB, 119.0 * MB);
+    scenario.hop_seconds = 0.001;
+    let (times, links) = scenario.run_and_look(2.9);
+    let order: Vec<usize> = links.iter().map(|(_, host)| *host).collect();
+    assert!(order.is_sorted(), "{order:?}");
+    assert!(times.iter().all(Option::is_some));
 }

@@ -7,6 +7,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use spread::send::{self, Host, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -118,18 +119,44 @@ fn runtime() -> tokio::runtime::Runtime {
     builder.worker_threads(2).enable_all().build().unwrap()
 }
 
-/// `SPREAD_CASES`: how many (3). `SPREAD_SEED`: others than these.
+/// So many seeds are run at once: most of a case is waiting.
+const AT_ONCE: u32 = 4;
+
+/// `SPREAD_SEEDS`: how many seeds (4), from `SPREAD_SEED` on (0). `SPREAD_CASES`: how many cases of each (3).
 #[test]
 fn whatever_the_network_does_everybody_has_it_in_the_end() {
-    let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u32>().unwrap());
+    let number = |name: &str, usual: u32| match std::env::var(name) {
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => usual,
+    };
+    let cases = number("SPREAD_CASES", 3);
+    let first = number("SPREAD_SEED", 0);
+    let end = first + number("SPREAD_SEEDS", AT_ONCE);
+    let next = AtomicU32::new(first);
+    std::thread::scope(|threads| {
+        for _ in 0..AT_ONCE {
+            threads.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        return;
+                    }
+                    networks_of(seed, cases);
+                }
+            });
+        }
+    });
+}
+
+fn networks_of(seed: u32, cases: u32) {
     let config = Config {
-        cases: number("SPREAD_CASES").unwrap_or(3),
+        cases,
         max_shrink_iters: 20,
         failure_persistence: None,
         ..Config::default()
     };
-    let seed = *blake3::hash(&number("SPREAD_SEED").unwrap_or(0).to_le_bytes()).as_bytes();
-    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let bytes = *blake3::hash(&seed.to_le_bytes()).as_bytes();
+    let random = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let mut runner = TestRunner::new_with_rng(config, random);
     let schedules = prop::collection::vec((0_u64..2500, fault()), 1..8);
     let runtime = runtime();
@@ -141,7 +168,7 @@ fn whatever_the_network_does_everybody_has_it_in_the_end() {
         Ok(())
     });
     if let Err(e) = tested {
-        panic!("{e}");
+        panic!("SPREAD_SEED={seed}: {e}");
     }
 }
 

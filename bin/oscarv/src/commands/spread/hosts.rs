@@ -4,11 +4,15 @@ use super::PORT;
 use crate::exit::Code;
 use crate::exit::Failure;
 use anyhow::Result;
+use spread::port;
 use spread::topology::Topology;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 
 const AS_IN: &str = "hosts are written as in node[1-8],server.example.org:7000,10.0.0.9";
+
+const ELSEWHERE: &str =
+    "which means something else on each host, and others are to have it from there";
 
 /// Hosts, in the order in which they were named.
 #[derive(Default)]
@@ -89,11 +93,15 @@ pub fn topology(file: &Path) -> Result<(Topology, String)> {
 
 /// The hosts of a word, each with its address, or why that is not known.
 fn addresses(word: &str) -> Result<Vec<(String, Result<SocketAddr, String>)>> {
+    if let Some(why) = of_one_link(word) {
+        return Err(why.into());
+    }
     if let Ok(address) = word.parse::<SocketAddr>() {
-        return Ok(vec![(word.to_owned(), Ok(address))]);
+        return Ok(vec![(word.to_owned(), Ok(port::plain(address)))]);
     }
     if let Ok(address) = word.parse::<IpAddr>() {
-        return Ok(vec![(word.to_owned(), Ok(SocketAddr::new(address, PORT)))]);
+        let address = SocketAddr::new(address, PORT);
+        return Ok(vec![(word.to_owned(), Ok(port::plain(address)))]);
     }
     let (set, port) = match word.rsplit_once(':') {
         None => (word, PORT),
@@ -116,14 +124,37 @@ fn addresses(word: &str) -> Result<Vec<(String, Result<SocketAddr, String>)>> {
     Ok(names.into_iter().map(resolve).collect())
 }
 
+/// `fe80::…`, which each host has to say for itself on which of its links it means.
+fn is_of_one_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// A link-local address, with its zone (`%eth0`) or without it.
+fn of_one_link(word: &str) -> Option<Failure> {
+    let address = match word.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        None => word,
+    };
+    let bare = address.split('%').next()?;
+    let parsed = bare.parse::<IpAddr>().ok()?;
+    is_of_one_link(parsed).then(|| {
+        let message = format!("{word:?} is a link-local address, {ELSEWHERE}");
+        let hint = "list it by its name, or by an address that it has in the network; ip -br address there shows them";
+        Failure::new(Code::Usage, message).hint(hint)
+    })
+}
+
 fn resolve(name: &str, port: u16) -> Result<SocketAddr, String> {
     let found = (name, port).to_socket_addrs();
     let all: Vec<_> = found
         .map_err(|e| format!("its address is not known: {e}"))?
         .collect();
     // One that most networks have.
-    let address = all.iter().find(|a| a.is_ipv4()).or(all.first());
-    address
-        .copied()
-        .ok_or_else(|| "it has no address".to_owned())
+    let of_network = |a: &&SocketAddr| !is_of_one_link(a.ip());
+    let v4 = all.iter().find(|a| a.is_ipv4());
+    match v4.or_else(|| all.iter().find(of_network)) {
+        Some(address) => Ok(port::plain(*address)),
+        None if all.is_empty() => Err("it has no address".to_owned()),
+        None => Err(format!("it has only link-local addresses, {ELSEWHERE}")),
+    }
 }

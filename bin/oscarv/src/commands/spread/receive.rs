@@ -1,6 +1,6 @@
 //! `spread receive`: takes what sources send, until interrupted.
 
-use super::{signer, stand_back};
+use super::{PORT, signer, stand_back};
 use crate::args::SpreadReceive;
 use crate::commands::spread_bundle;
 use crate::context::{Context, runtime};
@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use api::{Progress, Unit};
 use spread::Transfer;
 use spread::manifest::{FRAME, Header};
+use spread::port;
 use spread::receive::{self, Event};
 use spread::sign::Key;
 use std::collections::HashMap;
@@ -52,9 +53,12 @@ pub fn run(context: &Context, args: &SpreadReceive) -> Result<Code> {
         move |event| coming.hear(event)
     };
     runtime()?.block_on(async {
-        let listener = tokio::net::TcpListener::bind(args.listen).await;
-        let listener =
-            listener.with_context(|| format!("{} cannot be listened on", args.listen))?;
+        let listener = match args.listen {
+            Some(address) => port::listen(address)
+                .with_context(|| format!("{address} cannot be listened on"))?,
+            None => port::listen_everywhere(PORT)
+                .with_context(|| format!("port {PORT} cannot be listened on"))?,
+        };
         context.say(format!("listening on {}", listener.local_addr()?));
         let options = receive::Options {
             into: args.into.clone(),
