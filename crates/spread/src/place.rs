@@ -21,6 +21,7 @@ pub(crate) use base::{LEAST_SHARED, clone_range};
 pub use finish::recover;
 
 use crate::manifest::{FRAME, Hash, Header, Id};
+use crate::rereading::Rereading;
 use crate::seen::Seen;
 use crate::sign::Key;
 use crate::transfer::{Stock, Transfer};
@@ -122,7 +123,8 @@ impl Files {
     /// Opens what is there of a transfer, or begins it. Returns it with the frames that are here already, and the end of
     /// the spool.
     ///
-    /// Errors: the directory cannot be written to; another process is at work on this name (`WouldBlock`).
+    /// Errors: the directory cannot be written to; another process is at work on this name (`WouldBlock`); nobody wants it any
+    /// more (`Interrupted`).
     pub fn open(
         directory: &Path,
         header: &Header,
@@ -130,6 +132,7 @@ impl Files {
         signature: &str,
         key: &Key,
         mut base: Option<Base>,
+        reading: &Rereading,
     ) -> io::Result<(Self, Arc<Transfer>, u64)> {
         let name = &header.name;
         own(directory)?;
@@ -187,7 +190,7 @@ impl Files {
             lock,
         };
         let spool_end = match resumed {
-            true => files.resume(&transfer, key)?,
+            true => files.resume(&transfer, key, reading)?,
             false => 0,
         };
         Ok((files, Arc::new(transfer), spool_end))
