@@ -10,6 +10,7 @@ mod next;
 pub use next::{Cursor, Next};
 
 use crate::manifest::{Encoding, Entry, Hash, Header, Page};
+use crate::prepared::Remembered;
 use frames::Frames;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -25,6 +26,8 @@ pub struct Transfer {
     stock: Stock,
     /// Hashes of the base's frames, at a receiver.
     base: Vec<Hash>,
+    /// Where it is from, at a source that has made it before.
+    remembered: Option<Remembered>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
     whole: watch::Sender<bool>,
@@ -92,6 +95,7 @@ impl Transfer {
             proof,
             stock,
             base: Vec::new(),
+            remembered: None,
             inner: Mutex::default(),
             changed: watch::Sender::new(()),
             whole: watch::Sender::new(false),
@@ -102,6 +106,21 @@ impl Transfer {
     pub fn on(mut self, base: Vec<Hash>) -> Self {
         self.base = base;
         self
+    }
+
+    /// As a source remembers it.
+    pub(crate) fn of(mut self, remembered: Remembered) -> Self {
+        self.remembered = Some(remembered);
+        self
+    }
+
+    pub(crate) fn remembered(&self) -> Option<&Remembered> {
+        self.remembered.as_ref()
+    }
+
+    /// Frames that a source had from earlier, were spoilt by then, and were made again.
+    pub fn mended(&self) -> u32 {
+        self.remembered().map_or(0, Remembered::mended)
     }
 
     /// Hash of a frame of the base; zeros for one of zeros, or where it has none.
