@@ -74,7 +74,9 @@ fn known(directory: &Path, key: &str) -> Vec<Known> {
             header,
         })
     };
-    let mut all: Vec<Known> = entries(directory).filter_map(read).collect();
+    // One that is not at its end yet is none, though it may look so already.
+    let whole = entries(directory).filter(|path| path.extension().is_none());
+    let mut all: Vec<Known> = whole.filter_map(read).collect();
     all.sort_by_key(|known| std::cmp::Reverse(known.header.created));
     all
 }
@@ -203,10 +205,12 @@ fn read_known(
     source: &Content,
     key: &str,
 ) -> io::Result<Option<Transfer>> {
-    let mut options = File::options();
+    let spool = place.join("spool");
+    // What is spoilt there is put right, where that may be.
+    let open = File::options().read(true).write(true).open(&spool);
     let stock = Stock {
         file: source.handle()?,
-        spool: Arc::new(options.read(true).write(true).open(place.join("spool"))?),
+        spool: Arc::new(open.or_else(|_| File::open(&spool))?),
     };
     let spool = stock.spool.clone();
     let pages = std::fs::read(place.join("pages"))?;
@@ -227,7 +231,9 @@ fn read_known(
     }
     transfer.seal(head.seal.into());
     let place = place.to_owned();
-    Ok(Some(transfer.of(Remembered::new(place, source))))
+    Ok(Some(
+        transfer.of(Remembered::new(place, source, head.stamp)),
+    ))
 }
 
 fn hash_of(pages: &[u8]) -> String {

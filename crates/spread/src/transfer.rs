@@ -27,7 +27,7 @@ pub struct Transfer {
     /// Hashes of the base's frames, at a receiver.
     base: Vec<Hash>,
     /// Where it is from, at a source that has made it before.
-    remembered: Option<Remembered>,
+    pub(crate) remembered: Option<Remembered>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
     whole: watch::Sender<bool>,
@@ -106,21 +106,6 @@ impl Transfer {
     pub fn on(mut self, base: Vec<Hash>) -> Self {
         self.base = base;
         self
-    }
-
-    /// As a source remembers it.
-    pub(crate) fn of(mut self, remembered: Remembered) -> Self {
-        self.remembered = Some(remembered);
-        self
-    }
-
-    pub(crate) fn remembered(&self) -> Option<&Remembered> {
-        self.remembered.as_ref()
-    }
-
-    /// Frames that a source had from earlier, were spoilt by then, and were made again.
-    pub fn mended(&self) -> u32 {
-        self.remembered().map_or(0, Remembered::mended)
     }
 
     /// Hash of a frame of the base; zeros for one of zeros, or where it has none.

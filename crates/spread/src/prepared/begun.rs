@@ -130,7 +130,8 @@ fn go_on(
     // What nobody has heard of.
     pages.set_len(used)?;
     spool.set_len(end)?;
-    let transfer = transfer.of(Remembered::new(half.to_owned(), source));
+    let remembered = Remembered::new(half.to_owned(), source, begun.stamp.clone());
+    let transfer = transfer.of(remembered);
     let half = Half {
         directory: directory.to_owned(),
         half: half.to_owned(),
@@ -139,7 +140,7 @@ fn go_on(
         kin: None,
         end,
         pages: Some((pages, used)),
-        stays: false,
+        stays: true,
         spool,
         hashes: Arc::new(open("blocks")?),
         _lock: lock,
@@ -166,9 +167,9 @@ impl Half {
         std::fs::write(self.half.join("begun.json"), serde_json::to_vec(&begun)?)
     }
 
-    /// It is not made any further now, and hosts have some of it: the next run goes on.
+    /// It is not made any further now. If hosts have some of it, the next run goes on.
     pub fn leave(&mut self, transfer: &Transfer, source: &Content) {
-        let taken = transfer.reached().furthest > 0;
+        let taken = self.stays || transfer.reached().furthest > 0;
         self.stays = taken && self.pages.is_some() && self.same(source).is_ok();
     }
 }
@@ -202,5 +203,167 @@ pub(super) fn forget_one(directory: &Path) -> io::Result<bool> {
     match halves(directory).find(|half| take(half).is_some()) {
         Some(half) => std::fs::remove_dir_all(half).map(|()| true),
         None => Ok(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::manifest::{Encoding, Entry, FRAME, Id, Page};
+    use crate::prepared::sign_page;
+    use crate::sign::Signer;
+    use std::io::Write;
+    use tempfile::TempDir;
+
+    struct Begins {
+        dir: TempDir,
+        signer: Signer,
+        source: Content,
+        file: PathBuf,
+    }
+
+    /// What is in the spool of a frame.
+    fn stored(frame: u32) -> Vec<u8> {
+        vec![frame as u8; 100]
+    }
+
+    impl Begins {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join("file");
+            std::fs::write(&file, vec![1; 5 * FRAME as usize]).unwrap();
+            Self {
+                signer: Signer::new().unwrap(),
+                source: Content::open(&file).unwrap().unwrap(),
+                file,
+                dir,
+            }
+        }
+
+        fn memory(&self) -> PathBuf {
+            self.dir.path().join("memory")
+        }
+
+        fn half(&self, id: u8, name: &str, created: u64) -> (Half, Transfer) {
+            let stamp = self.source.stamp().unwrap();
+            let mut half = Half::new(&self.memory(), Id([id; 16]), name, stamp).unwrap();
+            let size = self.source.size().unwrap();
+            let header = Header::new(Id([id; 16]), name, size, created, None).unwrap();
+            let line = header.line().unwrap();
+            let stock = Stock {
+                file: self.source.handle().unwrap(),
+                spool: half.spool.clone(),
+            };
+            let transfer = Transfer::new(header, line, String::new(), stock);
+            half.begin(&transfer, &self.signer.key().to_string())
+                .unwrap();
+            half.stays = true;
+            (half, transfer)
+        }
+
+        /// As a source does it.
+        fn page(&self, half: &mut Half, transfer: &Transfer, frames: u32) {
+            let first = transfer.known().1;
+            let entry = |frame| Entry {
+                encoding: Encoding::Zstd,
+                ..Entry::raw(100, *blake3::hash(&stored(frame)).as_bytes())
+            };
+            for frame in first..first + frames {
+                half.spool(frame, &stored(frame)).unwrap();
+            }
+            let entries = (first..first + frames).map(entry).collect();
+            let page = Page { first, entries };
+            let wire = sign_page(transfer, &self.signer, &page).unwrap();
+            half.page(&wire).unwrap();
+            transfer.add_page(&page, wire.into());
+        }
+
+        fn resume(&self, name: &str, created: u64) -> Option<(Half, Transfer)> {
+            let key = self.signer.key().to_string();
+            resume(&self.memory(), name, &self.source, &key, created)
+        }
+
+        fn made(&self, name: &str) -> Option<u64> {
+            let key = self.signer.key().to_string();
+            made(&self.memory(), name, &self.source.stamp().unwrap(), &key).0
+        }
+    }
+
+    fn append(file: &Path, bytes: &[u8]) {
+        let mut file = OpenOptions::new().append(true).open(file).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+
+    /// A page that is not all there, and frames of which no page says anything: nobody has heard of them.
+    #[test]
+    fn the_end_of_what_was_begun_may_be_half_written() {
+        let begins = Begins::new();
+        let (mut half, transfer) = begins.half(1, "disk", 7);
+        begins.page(&mut half, &transfer, 1);
+        begins.page(&mut half, &transfer, 2);
+        let place = half.half.clone();
+        drop(half);
+        append(&place.join("pages"), &[200, 0, 0, 0, 1, 2, 3]);
+        append(&place.join("spool"), &[3, 0, 0, 0, 100, 0, 0, 0, 1]);
+        assert_eq!(begins.made("disk"), Some(7));
+        let (mut half, transfer) = begins.resume("disk", 7).unwrap();
+        assert_eq!(transfer.known(), (2, 3));
+        begins.page(&mut half, &transfer, 1);
+        assert!(begins.resume("disk", 7).is_none(), "somebody is at work");
+        drop(half);
+        let (half, transfer) = begins.resume("disk", 7).unwrap();
+        assert_eq!(transfer.known(), (3, 4));
+        for frame in 0..4 {
+            let place = transfer.place(frame).unwrap();
+            let mut bytes = vec![0; 100];
+            std::os::unix::fs::FileExt::read_exact_at(&*place.file, &mut bytes, place.offset)
+                .unwrap();
+            assert_eq!(bytes, stored(frame));
+        }
+        // Frames that are missing: hosts have heard of them.
+        let spool = half.spool.clone();
+        drop(half);
+        spool.set_len(250).unwrap();
+        assert!(begins.resume("disk", 7).is_none());
+        assert!(!place.exists());
+    }
+
+    #[test]
+    fn what_was_begun_before_the_system_started_is_of_no_use() {
+        let begins = Begins::new();
+        let (mut half, transfer) = begins.half(1, "disk", 7);
+        begins.page(&mut half, &transfer, 1);
+        let place = half.half.clone();
+        drop(half);
+        let file = place.join("begun.json");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let now = serde_json::to_string(&boot().unwrap()).unwrap();
+        assert!(text.contains(&now));
+        std::fs::write(&file, text.replace(&now, "\"an earlier one\"")).unwrap();
+        assert!(begins.resume("disk", 7).is_none());
+        assert_eq!(begins.made("disk"), None);
+        drop(begins.half(2, "other", 8));
+        assert!(!place.exists());
+    }
+
+    #[test]
+    fn what_was_begun_goes_when_the_file_has_changed_and_not_before() {
+        let begins = Begins::new();
+        let place = |half: (Half, Transfer)| half.0.half.clone();
+        let first = place(begins.half(1, "disk", 7));
+        let other = place(begins.half(2, "other", 8));
+        assert!(first.exists() && other.exists());
+        append(&begins.file, b"more");
+        let next = place(begins.half(3, "disk", 9));
+        assert!(!first.exists() && other.exists() && next.exists());
+        // Not without end.
+        for number in 10..30 {
+            drop(begins.half(number, &format!("disk{number}"), 9));
+        }
+        let left = halves(&begins.memory()).count();
+        assert_eq!(left, KEPT + 1);
+        while forget_one(&begins.memory()).unwrap() {}
+        assert_eq!(halves(&begins.memory()).count(), 0);
     }
 }

@@ -30,6 +30,7 @@ pub struct Half {
     pub(super) end: u64,
     /// What others hear of only when it is here, and the end of it.
     pub(super) pages: Option<(File, u64)>,
+    /// Hosts may have some of it: what there is of it stays for the next run.
     pub(super) stays: bool,
     pub spool: Arc<File>,
     /// Of each block, in their order; a hole where there are zeros.

@@ -2,6 +2,7 @@
 //! itself, which it does if that was not what it should be, the source looks at it, too. It makes it again of the file; what
 //! cannot be made again is forgotten, so that the next run makes all of it.
 
+use super::Stamp;
 use crate::content::Content;
 use crate::level;
 use crate::manifest::{Bad, Encoding, Entry, FRAME};
@@ -11,28 +12,40 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+impl Transfer {
+    /// As a source remembers it.
+    pub(super) fn of(mut self, remembered: Remembered) -> Self {
+        self.remembered = Some(remembered);
+        self
+    }
+
+    /// Frames that a source had from earlier, were spoilt by then, and were made again.
+    pub fn mended(&self) -> u32 {
+        let mended = |remembered: &Remembered| remembered.mended.load(Ordering::Relaxed);
+        self.remembered.as_ref().map_or(0, mended)
+    }
+}
+
 /// Where what is sent is remembered, and what it was made of.
 pub struct Remembered {
     directory: PathBuf,
     source: Content,
+    stamp: Stamp,
     /// Held by whoever looks at a frame.
     looks: Mutex<()>,
+    /// Frames that were made again.
     mended: AtomicU32,
 }
 
 impl Remembered {
-    pub(super) fn new(directory: PathBuf, source: &Content) -> Self {
+    pub(super) fn new(directory: PathBuf, source: &Content, stamp: Stamp) -> Self {
         Self {
             directory,
             source: source.clone(),
+            stamp,
             looks: Mutex::default(),
             mended: AtomicU32::new(0),
         }
-    }
-
-    /// Frames that were spoilt, and were made again.
-    pub fn mended(&self) -> u32 {
-        self.mended.load(Ordering::Relaxed)
     }
 
     /// Looks at a frame. If it is not what it should be, it is made again, or the transfer fails.
@@ -51,7 +64,11 @@ impl Remembered {
                 transfer.good(index, Some(place.offset));
                 self.mended.fetch_add(1, Ordering::Relaxed);
             }
-            Err(why) => self.forget(transfer, &format!("frame {index} is spoilt, {why}")),
+            // It may have been changed a moment ago.
+            Err(why) => match self.source.same(&self.stamp) {
+                Ok(()) => self.forget(transfer, &format!("frame {index} is spoilt, {why}")),
+                Err(changed) => transfer.fail(&changed.to_string()),
+            },
         }
     }
 

@@ -93,6 +93,7 @@ pub fn renew(
         let _ = std::fs::remove_dir_all(&half);
         return Err(why);
     }
-    // Whoever sends it at the moment has it open.
-    std::fs::remove_dir_all(place)
+    // Whoever sends it at the moment has it open; what cannot be removed goes with time.
+    let _ = std::fs::remove_dir_all(place);
+    Ok(())
 }

@@ -101,7 +101,7 @@ fn listen() -> io::Result<TcpListener> {
 
 /// Whoever asks for a frame by itself has had it as it should not be; it may be so here.
 fn look(transfer: &Transfer, frame: u32) {
-    if let Some(remembered) = transfer.remembered() {
+    if let Some(remembered) = &transfer.remembered {
         remembered.look(transfer, frame);
     }
 }
@@ -109,7 +109,7 @@ fn look(transfer: &Transfer, frame: u32) {
 /// A disk that does not give back what was put there: hosts would come for it again and again.
 fn unreadable(transfer: &Transfer, why: &io::Error) {
     if why.raw_os_error() == Some(libc::EIO)
-        && let Some(remembered) = transfer.remembered()
+        && let Some(remembered) = &transfer.remembered
     {
         remembered.forget(transfer, &why.to_string());
     }
