@@ -21,14 +21,13 @@ fn remains(place: &Place, host: &str) -> (String, String) {
     let header = Header::new(Id([7; 16]), "disk.raw", size, 1, None).unwrap();
     let line = header.line().unwrap();
     let proof = signer.sign(line.as_bytes(), "oscarv spread: header");
-    let proof = proof.unwrap();
     let entry = Entry::raw(FRAME, *blake3::hash(&[0; FRAME as usize]).as_bytes());
     let mut pages = Vec::new();
     for first in (0..FRAMES).step_by(256) {
         let entries = vec![entry; 256];
         let page = Page { first, entries }.bytes(header.id);
         let title = format!("oscarv spread {}: page from {first}", header.id);
-        let signature = signer.sign(&page, &title).unwrap();
+        let signature = signer.sign(&page, &title);
         pages.extend((4 + (page.len() + signature.len()) as u32).to_le_bytes());
         pages.extend((page.len() as u32).to_le_bytes());
         pages.extend(page);

@@ -274,7 +274,7 @@ mod tests {
             }
             let entries = (first..first + frames).map(entry).collect();
             let page = Page { first, entries };
-            let wire = sign_page(transfer, &self.signer, &page).unwrap();
+            let wire = sign_page(transfer, &self.signer, &page);
             half.page(&wire).unwrap();
             transfer.add_page(&page, wire.into());
         }
