@@ -85,7 +85,15 @@ pub async fn messages(bytes: &[u8], paged: bool, dir: &Path) {
     let _ = std::fs::remove_dir_all(dir);
     let line = known.header.line().expect("a header can be written");
     let key = known.signer.key();
-    let opened = Files::open(dir, &known.header, &line, "", &key, None);
+    let opened = Files::open(
+        dir,
+        &known.header,
+        &line,
+        "",
+        &key,
+        None,
+        &Default::default(),
+    );
     let (files, transfer, end) = opened.expect("a place");
     if paged {
         let page = Page::read(&known.page, &known.header).expect("a good page");

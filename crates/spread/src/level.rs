@@ -31,6 +31,11 @@ impl Level {
     }
 }
 
+/// All levels that frames are compressed at.
+pub fn all() -> impl Iterator<Item = i32> {
+    LEVELS.iter().map(|level| level.level)
+}
+
 /// The level that is begun with.
 const FIRST: i32 = 3;
 

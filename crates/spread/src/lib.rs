@@ -15,7 +15,7 @@
 //! | `serve`, `pull` | parent's and child's side of a connection for data |
 //! | `stream`, `tls`, `verify`, `authority` | plain and private connections, and who may make private ones |
 //! | `port`, `gate`, `mend` | where a host listens; who may come in; frames that have to come again |
-//! | `keeper`, `place`, `seen` | checks what comes, puts it on disk, and knows it again |
+//! | `keeper`, `place`, `seen`, `rereading` | checks what comes, puts it on disk, and knows it again |
 //! | `unpack`, `unpacking`, `filling` | makes a tree of its stream and of the version before, while it comes |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
 //! | `speed` | how fast this host's links are |
@@ -51,6 +51,7 @@ pub mod port;
 mod prepared;
 mod pull;
 pub mod receive;
+mod rereading;
 mod secret;
 mod seen;
 pub mod send;

@@ -23,6 +23,7 @@ pub use finish::recover;
 pub use taking::{directory, foreign, is_refused, mounted, newer};
 
 use crate::manifest::{FRAME, Hash, Header, Id};
+use crate::rereading::Rereading;
 use crate::seen::Seen;
 use crate::sign::Key;
 use crate::transfer::{Stock, Transfer};
@@ -127,7 +128,7 @@ impl Files {
     /// the spool.
     ///
     /// Errors: the directory cannot be written to; another process is at work on this name (`WouldBlock`); what is there is
-    /// newer ([`is_refused`]).
+    /// newer ([`is_refused`]); nobody wants it any more (`Interrupted`).
     pub fn open(
         directory: &Path,
         header: &Header,
@@ -135,6 +136,7 @@ impl Files {
         signature: &str,
         key: &Key,
         mut base: Option<Base>,
+        reading: &Rereading,
     ) -> io::Result<(Self, Arc<Transfer>, u64)> {
         let name = &header.name;
         own(directory)?;
@@ -194,7 +196,7 @@ impl Files {
             lock,
         };
         let spool_end = match resumed {
-            true => files.resume(&transfer, key)?,
+            true => files.resume(&transfer, key, reading)?,
             false => 0,
         };
         Ok((files, Arc::new(transfer), spool_end))

@@ -7,29 +7,38 @@
 //! DIR/ID/spool       the compressed frames, each after its number and its length (u32)
 //! DIR/ID/blocks      a hash of each block of 4 KiB: what the next version may have in common with it; of a
 //!                    tree length and hash of each chunk
-//! DIR/*.half/        one that is being made, by whoever has its lock
+//! DIR/*.half/        one that is being made, by whoever has its lock; with `begun.json` it can be gone on with
 //! DIR/lock           held while one begins or ends
 //! ```
 
+mod begun;
 mod directory;
 mod half;
+mod remembered;
+mod renew;
 mod stamp;
+mod stored;
 
+pub use begun::resume;
 pub use half::Half;
+pub use remembered::Remembered;
+pub use renew::renew;
 pub use stamp::Stamp;
+pub use stored::{seal, sign_page};
 
 use crate::content::Content;
-use crate::manifest::{Header, Page, content, counted, number};
-use crate::pull::split_page;
+use crate::manifest::{Header, content};
+use crate::sign::Key;
 use crate::transfer::{Stock, Transfer};
 use crate::{blocks, chunks};
 use directory::entries;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use stored::{find_frames, next_page, take_pages};
 
 #[derive(Serialize, Deserialize)]
 struct Head {
@@ -41,6 +50,9 @@ struct Head {
     /// What others are like it that are called otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     kin: Option<String>,
+    /// Hash of the pages, in hexadecimal digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pages: Option<String>,
 }
 
 /// One that is remembered.
@@ -62,7 +74,9 @@ fn known(directory: &Path, key: &str) -> Vec<Known> {
             header,
         })
     };
-    let mut all: Vec<Known> = entries(directory).filter_map(read).collect();
+    // One that is not at its end yet is none, though it may look so already.
+    let whole = entries(directory).filter(|path| path.extension().is_none());
+    let mut all: Vec<Known> = whole.filter_map(read).collect();
     all.sort_by_key(|known| std::cmp::Reverse(known.header.created));
     all
 }
@@ -72,9 +86,14 @@ fn known(directory: &Path, key: &str) -> Vec<Known> {
 pub fn made(directory: &Path, name: &str, stamp: &Stamp, key: &str, anew: bool) -> u64 {
     let all = known(directory, key);
     let mut of_name = all.iter().filter(|known| known.header.name == name);
+    let (begun, newest_begun) = begun::made(directory, name, stamp, key);
     let newest = of_name.clone().next().map(|known| known.header.created);
-    if !anew && let Some(same) = of_name.find(|known| known.head.stamp == *stamp) {
-        return same.header.created;
+    let newest = newest.max(newest_begun);
+    let same = of_name.find(|known| known.head.stamp == *stamp);
+    if let Some(same) = same.map(|known| known.header.created).or(begun)
+        && !anew
+    {
+        return same;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_nanos() as u64;
@@ -104,14 +123,6 @@ fn before(
     // A file is not made from a tree, nor the other way around.
     let known = all.swap_remove(at);
     (known.header.tree == source.is_tree()).then_some(known)
-}
-
-/// Takes the next page of those that are remembered, with how it goes to children. None: it is no page of this.
-fn next_page<'a>(rest: &mut &'a [u8], header: &Header) -> Option<(Page, &'a [u8])> {
-    let (wire, after) = counted(rest)?;
-    *rest = after;
-    let (bytes, _) = split_page(wire).ok()?;
-    Some((Page::read(bytes, header).ok()?, wire))
 }
 
 /// Header and signature of the version that this file may be made from.
@@ -176,46 +187,55 @@ pub fn load(
         head,
         header,
     } = found?;
+    let read = read_known(&place, head, header, source, key).ok()?;
+    if read.is_none() {
+        // It would be found again and again.
+        let _ = std::fs::remove_dir_all(place);
+    }
+    read
+}
+
+/// What is remembered there. None: it is not what was put there.
+///
+/// Errors: reading it.
+fn read_known(
+    place: &Path,
+    head: Head,
+    header: Header,
+    source: &Content,
+    key: &str,
+) -> io::Result<Option<Transfer>> {
+    let spool = place.join("spool");
+    // What is spoilt there is put right, where that may be.
+    let open = File::options().read(true).write(true).open(&spool);
     let stock = Stock {
-        file: source.handle().ok()?,
-        spool: Arc::new(File::open(place.join("spool")).ok()?),
+        file: source.handle()?,
+        spool: Arc::new(open.or_else(|_| File::open(&spool))?),
     };
     let spool = stock.spool.clone();
+    let pages = std::fs::read(place.join("pages"))?;
+    let is_signed = Key::read(key).is_ok_and(|key| {
+        let title = "oscarv spread: header";
+        key.check(head.header.as_bytes(), &head.signature, title)
+            .is_ok()
+    });
+    let is_as_written = head.pages.is_none_or(|hash| hash == hash_of(&pages));
     let transfer = Transfer::new(header, head.header, head.signature, stock);
-    let pages = std::fs::read(place.join("pages")).ok()?;
-    let mut rest = pages.as_slice();
-    while !rest.is_empty() {
-        let (page, wire) = next_page(&mut rest, &transfer.header)?;
-        if page.first != transfer.known().1 {
-            return None;
-        }
-        transfer.add_page(&page, wire.into());
+    if !is_signed
+        || !is_as_written
+        || take_pages(&transfer, &pages) != pages.len()
+        || transfer.known().1 != transfer.header.frames()
+        || find_frames(&transfer, &spool, source.is_tree())?.is_none()
+    {
+        return Ok(None);
     }
-    let frames = transfer.header.frames();
-    if transfer.known().1 != frames {
-        return None;
-    }
-    let (mut at, mut record) = (0, [0; 8]);
-    let mut good = Vec::new();
-    for index in 0..frames {
-        let entry = transfer.entry(index)?;
-        let spooled = match entry.encoding {
-            packed if packed.is_packed() || (source.is_tree() && entry.stored > 0) => {
-                spool.read_exact_at(&mut record, at).ok()?;
-                if (number(&record[..4]), number(&record[4..])) != (index, entry.stored) {
-                    return None;
-                }
-                at += 8 + u64::from(entry.stored);
-                Some(at - u64::from(entry.stored))
-            }
-            _ => None,
-        };
-        good.push((index, spooled));
-    }
-    if spool.metadata().ok()?.len() < at {
-        return None;
-    }
-    transfer.already(good);
     transfer.seal(head.seal.into());
-    Some(transfer)
+    let place = place.to_owned();
+    Ok(Some(
+        transfer.of(Remembered::new(place, source, head.stamp)),
+    ))
+}
+
+fn hash_of(pages: &[u8]) -> String {
+    blake3::hash(pages).to_hex().to_string()
 }

@@ -138,7 +138,13 @@ pub(crate) fn open_version(
     let size = source.size().map_err(wrong("read"))?;
     let key = signer.key().to_string();
     let is_new = from == From::Version;
-    if let Some(transfer) = prepared::load(memory, name, &source, &key, created, is_new) {
+    let load = || prepared::load(memory, name, &source, &key, created, is_new);
+    let loaded = load().or_else(|| {
+        // What was made at another time is the same, but for its time.
+        let renewed = !is_new && prepared::renew(memory, name, &source, &signer, created).is_ok();
+        renewed.then(load).flatten()
+    });
+    if let Some(transfer) = loaded {
         let transfer = Arc::new(transfer);
         let (guarded, thread) = guard(transfer.clone(), &source, stamp);
         return Ok(Some(Source {
@@ -146,6 +152,13 @@ pub(crate) fn open_version(
             threads: thread.into_iter().collect(),
             guarded: Some(guarded),
         }));
+    }
+    if !is_new
+        && let Some((half, transfer)) = prepared::resume(memory, name, &source, &key, created)
+    {
+        let half = half.of_kin(kin.clone());
+        let transfer = Arc::new(transfer);
+        return Ok(Some(start(signer, transfer, source, None, half, threads)));
     }
     let base = match from {
         From::Nothing => None,
@@ -164,17 +177,33 @@ pub(crate) fn open_version(
     }
     let line = header.line()?;
     let proof = signer.sign(line.as_bytes(), "oscarv spread: header");
-    let half = Half::new(memory, Id(id), stamp.clone()).map_err(|why| Wrong::File {
+    let half = Half::new(memory, Id(id), name, stamp).map_err(|why| Wrong::File {
         file: memory.to_owned(),
         what: "written to",
         why,
     })?;
-    let half = half.of_kin(kin.clone());
+    let mut half = half.of_kin(kin.clone());
     let stock = Stock {
         file: source.handle().map_err(wrong("read"))?,
         spool: half.spool.clone(),
     };
-    let transfer = Arc::new(Transfer::new(header, line, proof, stock.clone()));
+    let transfer = Arc::new(Transfer::new(header, line, proof, stock));
+    // What is made from a base is little, and hosts begin anew with it. Without this the next run begins anew, too.
+    if base.is_none() {
+        let _ = half.begin(&transfer, &key);
+    }
+    Ok(Some(start(signer, transfer, source, base, half, threads)))
+}
+
+/// Starts to make what is not made yet.
+fn start(
+    signer: Arc<Signer>,
+    transfer: Arc<Transfer>,
+    source: Content,
+    base: Option<Old>,
+    half: Half,
+    threads: usize,
+) -> Source {
     let maker = Arc::new(Maker::new(
         transfer.clone(),
         source,
@@ -183,7 +212,7 @@ pub(crate) fn open_version(
         &half,
         threads,
     ));
-    let (guarded, thread) = guard(transfer.clone(), &maker.source, stamp);
+    let (guarded, thread) = guard(transfer.clone(), &maker.source, half.stamp().clone());
     let mut running = Vec::from_iter(thread);
     for _ in 0..threads.max(1) {
         let maker = maker.clone();
@@ -194,11 +223,11 @@ pub(crate) fn open_version(
             maker.transfer.fail(&why.to_string());
         }
     }));
-    Ok(Some(Source {
+    Source {
         transfer,
         threads: running,
         guarded: Some(guarded),
-    }))
+    }
 }
 
 pub(crate) fn fill_random(bytes: &mut [u8]) -> io::Result<()> {

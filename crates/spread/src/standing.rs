@@ -11,7 +11,8 @@ pub const STRIKES: u32 = 5;
 const STALLED: Duration = Duration::from_secs(120);
 const FINISHES: Duration = Duration::from_secs(900);
 
-/// A host looks at what it has for so long at most, and says so at least this often.
+/// A host looks at what it has for so long at most, and says so at least this often. One that reads what it has may take as
+/// long as it needs: there is always another frame before it would be given up if that came to it.
 const LOOKS: Duration = Duration::from_secs(900);
 const SAYS: Duration = Duration::from_millis(1500);
 
@@ -24,13 +25,24 @@ pub struct Standing {
     /// What it has, and since when.
     progress: (u64, u32),
     since: Option<Instant>,
-    /// When it said first and last that it looks at what it has.
-    looking: Option<(Instant, Instant)>,
+    looking: Option<Looking>,
+    /// It came anew while it looked.
+    returns: u32,
     /// It came and went without anything new.
     strikes: u32,
     /// Most frames that it had when it went.
     most: u32,
     complaints: u32,
+}
+
+/// A host looks at what it has.
+#[derive(Clone, Copy, Debug)]
+struct Looking {
+    /// Frames that it has read, and since when it is at that.
+    frames: u32,
+    since: Instant,
+    /// When it has said so last.
+    said: Instant,
 }
 
 impl Standing {
@@ -42,15 +54,33 @@ impl Standing {
         }
     }
 
-    /// It looks at what it has, and will answer.
-    pub fn looks(&mut self, now: Instant) {
-        self.looking = Some((self.looking.map_or(now, |(first, _)| first), now));
+    /// It looks at what it has, has read so many frames of it, and will answer.
+    pub fn looks(&mut self, frames: u32, now: Instant) {
+        let begun = Looking {
+            frames,
+            since: now,
+            said: now,
+        };
+        let before = self.looking.filter(|before| before.frames >= frames);
+        self.looking = Some(Looking {
+            said: now,
+            ..before.unwrap_or(begun)
+        });
+    }
+
+    /// It has come, and may begin to look anew; not for ever.
+    pub fn comes(&mut self) {
+        if self.looking.is_some() && self.returns < STRIKES {
+            self.returns += 1;
+            self.looking = None;
+        }
     }
 
     /// Is there still an answer to be waited for?
     pub fn is_looking(&self, now: Instant) -> bool {
-        self.looking.is_some_and(|(first, last)| {
-            now.duration_since(last) < SAYS && now.duration_since(first) < LOOKS
+        self.looking.is_some_and(|looking| {
+            let most = if looking.frames > 0 { STALLED } else { LOOKS };
+            now.duration_since(looking.said) < SAYS && now.duration_since(looking.since) < most
         })
     }
 
@@ -112,14 +142,41 @@ mod tests {
         let tenths = u32::try_from(LOOKS.as_millis() / 100).unwrap();
         for tenth in 0..tenths {
             let now = begin + Duration::from_millis(100) * tenth;
-            standing.looks(now);
+            standing.looks(0, now);
             assert!(standing.is_looking(now));
         }
-        standing.looks(begin + LOOKS);
+        standing.looks(0, begin + LOOKS);
         assert!(!standing.is_looking(begin + LOOKS));
         // Who has become silent is not waited for either.
         let mut standing = Standing::default();
-        standing.looks(begin);
+        standing.looks(0, begin);
         assert!(!standing.is_looking(begin + SAYS));
+    }
+
+    /// Whoever had more than can be read in a quarter of an hour could never go on with it.
+    #[test]
+    fn who_reads_what_it_has_is_waited_for_as_long_as_it_goes_on() {
+        let begin = Instant::now();
+        let mut standing = Standing::default();
+        let minutes = |minutes: u32| begin + Duration::from_secs(60) * minutes;
+        for minute in 0..600 {
+            standing.looks(minute / 2 + 1, minutes(minute));
+            assert!(standing.is_looking(minutes(minute)), "after {minute} min");
+        }
+        // It says so still, and there is nothing more.
+        standing.looks(300, minutes(601));
+        assert!(!standing.is_looking(minutes(601)));
+        // Nor does it help to begin anew.
+        standing.looks(1, minutes(602));
+        assert!(!standing.is_looking(minutes(602)));
+        // But the connection may break.
+        for _ in 0..STRIKES {
+            standing.comes();
+            standing.looks(1, minutes(603));
+            assert!(standing.is_looking(minutes(604) - Duration::from_secs(59)));
+        }
+        standing.comes();
+        standing.looks(1, minutes(606));
+        assert!(!standing.is_looking(minutes(606)));
     }
 }

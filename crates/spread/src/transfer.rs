@@ -10,6 +10,7 @@ mod next;
 pub use next::{Cursor, Next};
 
 use crate::manifest::{Encoding, Entry, Hash, Header, Page};
+use crate::prepared::Remembered;
 use frames::Frames;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -25,6 +26,8 @@ pub struct Transfer {
     stock: Stock,
     /// Hashes of the base's frames, at a receiver.
     base: Vec<Hash>,
+    /// Where it is from, at a source that has made it before.
+    pub(crate) remembered: Option<Remembered>,
     inner: Mutex<Inner>,
     changed: watch::Sender<()>,
     whole: watch::Sender<bool>,
@@ -94,6 +97,7 @@ impl Transfer {
             proof,
             stock,
             base: Vec::new(),
+            remembered: None,
             inner: Mutex::default(),
             changed: watch::Sender::new(()),
             whole: watch::Sender::new(false),

@@ -83,6 +83,8 @@ pub enum ToReceiver {
 pub enum FromReceiver {
     /// It looks at what is here, and will answer. Said again and again until then.
     Looking,
+    /// The same, and so many frames have been read for it, as they are or compressed.
+    Looked(u32),
     Accept {
         /// Frames that are here from earlier.
         frames: u32,

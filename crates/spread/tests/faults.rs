@@ -5,6 +5,7 @@
 mod kit;
 
 mod faults {
+    mod again;
     mod blame;
     mod disk;
     mod firewall;

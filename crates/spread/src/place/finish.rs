@@ -215,6 +215,7 @@ mod tests {
     use super::super::{is_there, look};
     use super::*;
     use crate::manifest::{Entry, Page};
+    use crate::rereading::Rereading;
     use crate::sign::Signer;
     use std::os::unix::fs::FileExt;
 
@@ -235,7 +236,8 @@ mod tests {
         for steps in 0..=7 {
             let dir = tempfile::tempdir().unwrap();
             let dir = dir.path();
-            let open = || Files::open(dir, &header, &line, "proof", &signer.key(), None);
+            let reading = Rereading::default();
+            let open = || Files::open(dir, &header, &line, "proof", &signer.key(), None, &reading);
             let (files, transfer, _) = open().unwrap();
             let title = pull::page_title(&transfer, 0);
             let mut wire = (body.len() as u32).to_le_bytes().to_vec();

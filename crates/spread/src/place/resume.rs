@@ -3,6 +3,7 @@
 use super::{Files, beside};
 use crate::manifest::{Encoding, FRAME, counted, number};
 use crate::pull;
+use crate::rereading::Rereading;
 use crate::sign::Key;
 use crate::transfer::Transfer;
 use std::collections::HashMap;
@@ -12,7 +13,12 @@ use std::os::unix::fs::FileExt;
 
 impl Files {
     /// Looks at what came earlier: pages by their signatures, frames by their hashes. What is not right is cleared.
-    pub(super) fn resume(&self, transfer: &Transfer, key: &Key) -> io::Result<u64> {
+    pub(super) fn resume(
+        &self,
+        transfer: &Transfer,
+        key: &Key,
+        reading: &Rereading,
+    ) -> io::Result<u64> {
         let file = beside(&self.directory, &self.name, "pages");
         let pages = std::fs::read(&file).unwrap_or_default();
         let mut rest = pages.as_slice();
@@ -27,7 +33,7 @@ impl Files {
             let pages = OpenOptions::new().write(true).open(&file)?;
             pages.set_len(pages.metadata()?.len() - rest.len() as u64)?;
         }
-        let (places, end) = self.spooled(transfer)?;
+        let (places, end) = self.spooled(transfer, reading)?;
         // Of what follows nothing is known: it begins as zeros.
         let known = transfer.known().1;
         if known < transfer.header.frames() {
@@ -46,6 +52,7 @@ impl Files {
                 Some(entry) => {
                     self.part
                         .read_exact_at(frame, u64::from(index) * u64::from(FRAME))?;
+                    reading.one_more()?;
                     *blake3::hash(frame).as_bytes() == entry.hash
                 }
                 None => false,
@@ -60,7 +67,11 @@ impl Files {
     }
 
     /// Frames in the spool that are what they should be, and where the next one goes.
-    fn spooled(&self, transfer: &Transfer) -> io::Result<(HashMap<u32, u64>, u64)> {
+    fn spooled(
+        &self,
+        transfer: &Transfer,
+        reading: &Rereading,
+    ) -> io::Result<(HashMap<u32, u64>, u64)> {
         let mut places = HashMap::new();
         let len = self.spool.metadata()?.len();
         let mut at = 0;
@@ -76,6 +87,7 @@ impl Files {
             }
             let mut bytes = vec![0; stored as usize];
             self.spool.read_exact_at(&mut bytes, at + 8)?;
+            reading.one_more()?;
             let entry = transfer.entry(index);
             if entry.is_some_and(|e| e.stored_hash == *blake3::hash(&bytes).as_bytes()) {
                 places.insert(index, at + 8);

@@ -1,5 +1,6 @@
 //! The directory with all that is remembered: who may begin and end there, and what has to go.
 
+use super::begun;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// Files that are remembered; the ones that were made longest ago are forgotten.
-const KEPT: usize = 8;
+pub(super) const KEPT: usize = 8;
 
 /// Makes sure that the names in a directory are on the disk.
 pub(super) fn sync(directory: &Path) -> io::Result<()> {
@@ -30,17 +31,6 @@ pub(super) fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<>
     entries.flatten().map(|entry| entry.path())
 }
 
-/// Removes what was left by those who were killed.
-pub(super) fn sweep(directory: &Path) {
-    for half in entries(directory).filter(|path| path.extension().is_some_and(|e| e == "half")) {
-        let free = File::open(half.join("lock"))
-            .map(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok());
-        if free.unwrap_or(true) {
-            let _ = std::fs::remove_dir_all(&half);
-        }
-    }
-}
-
 /// What is remembered, and when it was made, the oldest first.
 fn by_age(directory: &Path) -> Vec<(SystemTime, PathBuf)> {
     let made = |path: PathBuf| {
@@ -55,6 +45,9 @@ fn by_age(directory: &Path) -> Vec<(SystemTime, PathBuf)> {
 /// Is there one less now? Whoever sends it has it open, and goes on.
 pub(super) fn forget_oldest(directory: &Path) -> io::Result<bool> {
     let _alone = alone(directory)?;
+    if begun::forget_one(directory)? {
+        return Ok(true);
+    }
     match by_age(directory).into_iter().next() {
         Some((_, oldest)) => std::fs::remove_dir_all(oldest).map(|()| true),
         None => Ok(false),

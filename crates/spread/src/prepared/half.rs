@@ -1,7 +1,8 @@
 //! One that is being made, as it will be remembered: in a directory of its own until all of it is there.
 
-use super::directory::{alone, forget_oldest, prune, sweep, sync};
-use super::{Head, Stamp};
+use super::begun::sweep;
+use super::directory::{alone, forget_oldest, prune, sync};
+use super::{Head, Stamp, hash_of};
 use crate::blocks::BLOCK;
 use crate::chunks;
 use crate::content::Content;
@@ -18,26 +19,32 @@ use std::sync::Arc;
 /// Bytes of a block's hash.
 const KEPT_OF_BLOCK: u64 = crate::blocks::KEPT as u64;
 
-/// One that is being made. Without [`Half::keep`] nothing of it stays.
+/// One that is being made. Without [`Half::keep`] nothing of it stays, unless it was begun so that it can be gone on with.
 pub struct Half {
-    directory: PathBuf,
-    half: PathBuf,
-    target: PathBuf,
-    stamp: Stamp,
-    kin: Option<String>,
-    end: u64,
+    pub(super) directory: PathBuf,
+    pub(super) half: PathBuf,
+    pub(super) target: PathBuf,
+    pub(super) stamp: Stamp,
+    pub(super) kin: Option<String>,
+    /// Of the spool.
+    pub(super) end: u64,
+    /// What others hear of only when it is here, and the end of it.
+    pub(super) pages: Option<(File, u64)>,
+    /// Hosts may have some of it: what there is of it stays for the next run.
+    pub(super) stays: bool,
     pub spool: Arc<File>,
     /// Of each block, in their order; a hole where there are zeros.
     pub hashes: Arc<File>,
-    _lock: File,
+    pub(super) _lock: File,
 }
 
 impl Half {
-    pub fn new(directory: &Path, id: Id, stamp: Stamp) -> io::Result<Self> {
+    /// `name`: of the file, at the receivers.
+    pub fn new(directory: &Path, id: Id, name: &str, stamp: Stamp) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         // Whoever begins at the same time must not take this for something that was left.
         let _alone = alone(directory)?;
-        sweep(directory);
+        sweep(directory, name, &stamp);
         let target = directory.join(id.to_string());
         let half = directory.join(format!("{id}.half"));
         std::fs::DirBuilder::new().mode(0o700).create(&half)?;
@@ -58,6 +65,8 @@ impl Half {
             stamp,
             kin: None,
             end: 0,
+            pages: None,
+            stays: false,
             spool,
             hashes,
             _lock: lock,
@@ -71,9 +80,26 @@ impl Half {
 
     /// Keeps a compressed frame; says where. For want of room what was made longest ago is forgotten.
     pub fn spool(&mut self, index: u32, bytes: &[u8]) -> io::Result<u64> {
+        self.with_room(|half| half.write(index, bytes))
+    }
+
+    /// Keeps a page, before anybody hears of it.
+    pub fn page(&mut self, wire: &[u8]) -> io::Result<()> {
+        let mut all = (wire.len() as u32).to_le_bytes().to_vec();
+        all.extend(wire);
+        self.with_room(|half| {
+            if let Some((pages, end)) = &mut half.pages {
+                pages.write_all_at(&all, *end)?;
+                *end += all.len() as u64;
+            }
+            Ok(())
+        })
+    }
+
+    fn with_room<T>(&mut self, write: impl Fn(&mut Self) -> io::Result<T>) -> io::Result<T> {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         loop {
-            match self.write(index, bytes) {
+            match write(self) {
                 Err(e) if matches!(e.kind(), StorageFull | QuotaExceeded) => {
                     if !forget_oldest(&self.directory)? {
                         let directory = self.directory.display();
@@ -96,6 +122,10 @@ impl Half {
         Ok(at)
     }
 
+    pub fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
     /// Is the file still what it was when this was begun? The error says what is not.
     pub fn same(&self, source: &Content) -> Result<(), Bad> {
         source.same(&self.stamp)
@@ -104,6 +134,11 @@ impl Half {
     /// Remembers it, now that all of it is made.
     pub fn keep(self, transfer: &Transfer, source: &Content, key: &str) -> Result<(), Bad> {
         let seal = transfer.sealed().unwrap_or_default().to_string();
+        let mut pages = Vec::new();
+        for page in transfer.pages() {
+            pages.extend((page.len() as u32).to_le_bytes());
+            pages.extend_from_slice(&page);
+        }
         let head = Head {
             header: transfer.line.clone(),
             signature: transfer.proof.clone(),
@@ -111,12 +146,8 @@ impl Half {
             key: key.to_owned(),
             stamp: self.stamp.clone(),
             kin: self.kin.clone(),
+            pages: Some(hash_of(&pages)),
         };
-        let mut pages = Vec::new();
-        for page in transfer.pages() {
-            pages.extend((page.len() as u32).to_le_bytes());
-            pages.extend_from_slice(&page);
-        }
         let write = || {
             write_whole(&self.half.join("pages"), &pages)?;
             if let Content::Tree(tree) = source {
@@ -130,6 +161,7 @@ impl Half {
             write_whole(&self.half.join("head.json"), &serde_json::to_vec(&head)?)?;
             sync(&self.half)?;
             let _alone = alone(&self.directory)?;
+            let _ = std::fs::remove_file(self.half.join("begun.json"));
             std::fs::remove_file(self.half.join("lock"))?;
             std::fs::rename(&self.half, &self.target)?;
             sync(&self.directory)
@@ -142,7 +174,9 @@ impl Half {
 
 impl Drop for Half {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.half);
+        if !self.stays {
+            let _ = std::fs::remove_dir_all(&self.half);
+        }
     }
 }
 
@@ -162,7 +196,7 @@ mod tests {
             for number in 0..200 {
                 let mut id = [thread; 16];
                 id[0] = number;
-                let half = Half::new(dir.path(), Id(id), stamp.clone()).unwrap();
+                let half = Half::new(dir.path(), Id(id), "disk", stamp.clone()).unwrap();
                 assert!(half.half.join("spool").exists());
             }
         };

@@ -5,6 +5,7 @@ use super::{Comes, Event, Hub, Lines, REPORT, SAY};
 use crate::gate::Guest;
 use crate::manifest::Header;
 use crate::place::{self, Files, Looked};
+use crate::rereading::{Rereading, Wanted};
 use crate::sign::Key;
 use crate::stream::{Stream, Trust};
 use crate::transfer::Transfer;
@@ -67,7 +68,7 @@ pub(super) async fn offered(
             }
             place::look(&directory, &name)
         });
-        looking(writer, there).await??
+        looking(writer, &Rereading::default(), there).await??
     };
     // Not even to be replaced: there may be more in it than somebody thinks of.
     if there.is_none() && std::fs::symlink_metadata(&target).is_ok_and(|data| data.is_dir()) {
@@ -120,7 +121,15 @@ pub(super) async fn offered(
         };
         coming.insert(header.name.clone(), comes);
     }
-    let opened = looking(writer, open(&directory, &header, offer, &key, looked)).await;
+    let wanted = Wanted::default();
+    let reading = &wanted.0;
+    let opened = tokio::select! {
+        opened = looking(writer, reading, open(&directory, &header, offer, &key, looked, reading)) => opened,
+        () = ended.notified() => {
+            displaced(writer).await;
+            return Ok(());
+        }
+    };
     let session = match opened.and_then(|opened| opened) {
         // While this waited, what was displaced came to its end.
         Ok(Opened::Whole) => {
@@ -170,11 +179,7 @@ pub(super) async fn offered(
     let result = tokio::select! {
         result = session.run(lines, writer, hub) => result,
         () = ended.notified() => {
-            let reason = "it was offered again, and goes on with that offer".to_owned();
-            let failed = FromReceiver::Failed { reason: reason.clone() };
-            // Whoever is still there must not take it for a connection that broke, and offer it once more.
-            let _ = timeout(SAY, wire::write_line(writer, &failed)).await;
-            Err(reason)
+            Err(displaced(writer).await)
         }
     };
     hub.forget(&header.name, &ended);
@@ -187,6 +192,17 @@ pub(super) async fn offered(
         Err(why) => Event::Failed { header, why },
     });
     Ok(())
+}
+
+/// Says that another offer has taken the place of this one, and returns it.
+async fn displaced(writer: &mut WriteHalf<Stream>) -> String {
+    let reason = "it was offered again, and goes on with that offer".to_owned();
+    let failed = FromReceiver::Failed {
+        reason: reason.clone(),
+    };
+    // Whoever is still there must not take it for a connection that broke, and offer it once more.
+    let _ = timeout(SAY, wire::write_line(writer, &failed)).await;
+    reason
 }
 
 /// Says that all of it is here, and stays until the source ends it.
@@ -214,6 +230,7 @@ async fn has_it(
 /// Lets the source know that this is being worked at: it may take a while.
 async fn looking<T>(
     writer: &mut WriteHalf<Stream>,
+    reading: &Rereading,
     work: impl Future<Output = T>,
 ) -> io::Result<T> {
     tokio::pin!(work);
@@ -221,7 +238,13 @@ async fn looking<T>(
     loop {
         tokio::select! {
             done = &mut work => return Ok(done),
-            _ = beats.tick() => wire::write_line(writer, &FromReceiver::Looking).await?,
+            _ = beats.tick() => {
+                let line = match reading.frames() {
+                    0 => FromReceiver::Looking,
+                    frames => FromReceiver::Looked(frames),
+                };
+                wire::write_line(writer, &line).await?;
+            }
         }
     }
 }
@@ -242,6 +265,7 @@ async fn open(
     offer: &Offer,
     key: &Key,
     mut looked: Option<Looked>,
+    reading: &Rereading,
 ) -> io::Result<Opened> {
     let begin = Instant::now();
     loop {
@@ -251,7 +275,7 @@ async fn open(
             offer.clone(),
             key.clone(),
         );
-        let looked = looked.take();
+        let (looked, reading) = (looked.take(), reading.clone());
         let opened = spawn_blocking(move || {
             let base = match &header.base {
                 None => None,
@@ -261,7 +285,7 @@ async fn open(
                 },
             };
             let (line, signature) = (&offer.header, &offer.signature);
-            match Files::open(&directory, &header, line, signature, &key, base) {
+            match Files::open(&directory, &header, line, signature, &key, base, &reading) {
                 Err(e) if place::is_there(&e) => Ok(Opened::Whole),
                 other => other
                     .map(|(files, transfer, end)| Opened::Files(Box::new(files), transfer, end)),

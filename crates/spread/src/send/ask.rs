@@ -142,7 +142,7 @@ async fn offer(
     wire::write_line(&mut writer, &Hello::Offer(offer)).await?;
     loop {
         match timeout(GONE, lines.next::<FromReceiver>()).await?? {
-            Some(FromReceiver::Looking) => {}
+            Some(FromReceiver::Looking | FromReceiver::Looked(_)) => {}
             Some(FromReceiver::Accept { gives, .. }) => return Ok(Ok(gives == Some(true))),
             Some(FromReceiver::Refuse { reason }) => return Ok(Err(reason)),
             Some(_) => return Err(io::Error::other("it does not keep to the protocol")),

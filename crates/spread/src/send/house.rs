@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::BufReader;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 /// What is to be had here.
@@ -81,6 +81,22 @@ impl House {
     }
 }
 
+/// Whoever asks for a frame by itself has had it as it should not be; it may be so here.
+fn look(transfer: &Transfer, frame: u32) {
+    if let Some(remembered) = &transfer.remembered {
+        remembered.look(transfer, frame);
+    }
+}
+
+/// A disk that does not give back what was put there: hosts would come for it again and again.
+fn unreadable(transfer: &Transfer, why: &io::Error) {
+    if why.raw_os_error() == Some(libc::EIO)
+        && let Some(remembered) = &transfer.remembered
+    {
+        remembered.forget(transfer, &why.to_string());
+    }
+}
+
 async fn serve_all(
     listener: TcpListener,
     stocks: Stocks,
@@ -114,7 +130,15 @@ async fn serve_all(
                         && let Some(transfer) = stocks.find(want.id)
                         && let Some(_place) = guest.enter()
                     {
-                        let _ = serve::serve(&mut stream, &transfer, want, limit.as_deref()).await;
+                        if want.single {
+                            let transfer = transfer.clone();
+                            let looks = move || look(&transfer, want.frame);
+                            let _ = spawn_blocking(looks).await;
+                        }
+                        let served = serve::serve(&mut stream, &transfer, want, limit.as_deref());
+                        if let Err(why) = served.await {
+                            unreadable(&transfer, &why);
+                        }
                     }
                 });
             }

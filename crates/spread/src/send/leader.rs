@@ -181,6 +181,7 @@ impl Leader {
             Said::Here(source, mark) => {
                 self.sources[host] = Some(source);
                 self.marks[host] = mark;
+                self.standing[host].comes();
             }
             Said::Gone(why) => {
                 self.heard[host] = None;
@@ -218,7 +219,8 @@ impl Leader {
 
     fn line(&mut self, host: usize, line: FromReceiver, now: f64) {
         match line {
-            FromReceiver::Looking => self.standing[host].looks(Instant::now()),
+            FromReceiver::Looking => self.standing[host].looks(0, Instant::now()),
+            FromReceiver::Looked(frames) => self.standing[host].looks(frames, Instant::now()),
             FromReceiver::Accept { frames, gives } => {
                 if now > 1.0 {
                     self.note(host, format!("joined with {frames} frames"));

@@ -135,7 +135,7 @@ impl Link {
                         _ => GONE,
                     };
                     let accepts = matches!(line, FromReceiver::Accept { .. });
-                    let looks = line == FromReceiver::Looking;
+                    let looks = matches!(line, FromReceiver::Looking | FromReceiver::Looked(_));
                     let refuses = matches!(line, FromReceiver::Refuse { .. });
                     // First it looks, then it accepts, and once. That a tree is no base may show later.
                     let fails = matches!(line, FromReceiver::Failed { .. } | FromReceiver::NoBase);

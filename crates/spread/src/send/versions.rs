@@ -6,6 +6,7 @@ use super::{Host, Options, Part, Plan, State, send_in};
 use crate::manifest::Id;
 use crate::source::{Source, Wrong};
 use crate::stream::Door;
+use crate::transfer::Transfer;
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -33,6 +34,18 @@ pub struct Sent {
     pub from: Vec<Host>,
     /// What was sent; if some got what is new and others all of it, the transfer that is all of it.
     pub id: Id,
+    /// What happened here.
+    pub notes: Vec<String>,
+}
+
+/// What is to be said of what was sent.
+fn notes(transfer: &Transfer) -> Option<String> {
+    let mended = transfer.mended();
+    (mended > 0).then(|| {
+        format!(
+            "{mended} frames that were remembered here were spoilt, and were made anew: the disk may be bad"
+        )
+    })
 }
 
 /// Whether somebody is at work, as the leaders of two transfers tell each other: hosts that are not there are waited for
@@ -83,13 +96,19 @@ pub async fn send_version(
     let house = House::open(plan.listen, options.limit.take(), door, most).await?;
     match what {
         What::Whole(source) => {
-            let id = source.transfer.header.id;
+            let (id, transfer) = (source.transfer.header.id, source.transfer.clone());
             let told = |hosts: &[Host]| told(&hosts[..needy]);
             let part = Part::default();
             let sent = send_in(&house, source.transfer.clone(), options, plan, part, told);
             let mut hosts = sent.await?;
             let from = hosts.split_off(needy);
-            Ok(Sent { hosts, from, id })
+            let notes = notes(&transfer).into_iter().collect();
+            Ok(Sent {
+                hosts,
+                from,
+                id,
+                notes,
+            })
         }
         What::News(source, whole) => two(&house, source, whole, options, plan, told).await,
     }
@@ -216,15 +235,18 @@ async fn two(
         let id = transfer.header.id;
         let sent = send_in(house, transfer, again, again_plan, part, told).await;
         let mut sent = sent.map_err(|e| e.to_string())?;
-        Ok::<_, String>(Some((id, sent.split_off(needy))))
+        let note = notes(&source.transfer);
+        Ok::<_, String>(Some((id, sent.split_off(needy), note)))
     };
     let (first, second) = tokio::join!(first, second);
     let mut from = first?.split_off(needy);
     let (mut id, mut why) = (news_id, "it does not have the version before".to_owned());
+    let mut said = Vec::from_iter(notes(&news.transfer));
     match second {
         Ok(None) => {}
-        Ok(Some((whole, others))) => {
+        Ok(Some((whole, others, note))) => {
             id = whole;
+            said.extend(note);
             for (known, other) in from.iter_mut().zip(others) {
                 if known.state != State::Done {
                     *known = other;
@@ -240,5 +262,10 @@ async fn two(
             host.notes.push(why.clone());
         }
     }
-    Ok(Sent { hosts, from, id })
+    Ok(Sent {
+        hosts,
+        from,
+        id,
+        notes: said,
+    })
 }

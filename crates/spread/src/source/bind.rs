@@ -3,8 +3,7 @@
 use super::Wrong;
 use super::make::{Made, Maker};
 use crate::manifest::{Bad, PAGE_FRAMES, Page};
-use crate::prepared::Half;
-use crate::pull::{manifest, manifest_title, page_title};
+use crate::prepared::{self, Half};
 use crate::sign::Signer;
 use std::io;
 use std::sync::PoisonError;
@@ -15,22 +14,32 @@ use std::time::{Duration, Instant};
 const PAGES: Duration = Duration::from_millis(4);
 const STOCK: u32 = 8;
 
+fn spooling(why: io::Error) -> Bad {
+    Bad(format!("writing the spool: {why}"))
+}
+
 impl Maker {
     /// Ends when all frames are in pages, or the transfer has failed.
     pub(super) fn bind(&self, signer: &Signer, mut half: Half) -> Result<(), Wrong> {
         let frames = self.transfer.header.frames();
-        let (mut first, mut next) = (0, Instant::now());
+        let (mut first, mut next) = (self.transfer.known().1, Instant::now());
         // Frames with bytes that are in pages.
-        let mut paged = 0;
+        let mut paged = self.before.0;
         while first < frames {
+            // What is known of each, and where its bytes are. These are kept before the page is, and that before anybody hears
+            // of it: whoever goes on with this has both.
             let mut made = Vec::new();
             while made.len() < PAGE_FRAMES && first + (made.len() as u32) < frames {
                 let wanted = || {
                     let taken = self.transfer.reached().taken;
                     Instant::now() >= next && taken + STOCK > paged
                 };
-                match self.take(first + made.len() as u32, made.is_empty(), wanted) {
-                    Some(Ok(one)) => made.push(one),
+                let index = first + made.len() as u32;
+                match self.take(index, made.is_empty(), wanted) {
+                    Some(Ok(Made { entry, packed })) => {
+                        let spooled = (!packed.is_empty()).then(|| half.spool(index, &packed));
+                        made.push((entry, spooled.transpose().map_err(spooling)?));
+                    }
                     Some(Err(why)) => {
                         // There is less of it than there was? Of a tree the error itself says so.
                         let changed = match self.source.is_tree() {
@@ -39,27 +48,22 @@ impl Maker {
                         };
                         return Err(changed.unwrap_or(Bad(format!("reading: {why}"))))?;
                     }
-                    None if made.is_empty() || self.transfer.failed().is_some() => return Ok(()),
+                    None if made.is_empty() || self.transfer.failed().is_some() => {
+                        half.leave(&self.transfer, &self.source);
+                        return Ok(());
+                    }
                     None => break,
                 }
             }
             let page = Page {
                 first,
-                entries: made.iter().map(|made| made.entry).collect(),
+                entries: made.iter().map(|(entry, _)| *entry).collect(),
             };
-            let bytes = page.bytes(self.transfer.header.id);
-            let signature = signer.sign(&bytes, &page_title(&self.transfer, first));
-            let mut wire = (bytes.len() as u32).to_le_bytes().to_vec();
-            wire.extend(bytes);
-            wire.extend(signature.as_bytes());
+            let wire = prepared::sign_page(&self.transfer, signer, &page);
+            half.page(&wire).map_err(spooling)?;
             self.transfer.add_page(&page, wire.into());
-            for (index, made) in (first..).zip(made) {
-                let mut at = None;
-                if !made.packed.is_empty() {
-                    let spooled = half.spool(index, &made.packed);
-                    at = Some(spooled.map_err(|why| Bad(format!("writing the spool: {why}")))?);
-                }
-                if made.entry.stored > 0 {
+            for (index, (entry, at)) in (first..).zip(made) {
+                if entry.stored > 0 {
                     self.transfer.good(index, at);
                     paged += 1;
                 }
@@ -68,7 +72,7 @@ impl Maker {
             next = Instant::now() + PAGES;
         }
         half.same(&self.source)?;
-        let seal = signer.sign(&manifest(&self.transfer)?, &manifest_title(&self.transfer));
+        let seal = prepared::seal(&self.transfer, signer)?;
         self.transfer.seal(seal.into());
         // It is on its way; without being remembered it is made again the next time.
         let _ = half.keep(&self.transfer, &self.source, &signer.key().to_string());

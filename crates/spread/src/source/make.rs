@@ -35,6 +35,8 @@ pub(super) struct Maker {
     next: AtomicU32,
     /// Frames with bytes that were made.
     made: AtomicU32,
+    /// Frames with bytes that an earlier run has made, and these.
+    pub(super) before: (u32, u64),
     levels: Mutex<Levels>,
     begin: Instant,
     pub(super) ready: Mutex<BTreeMap<u32, io::Result<Made>>>,
@@ -95,7 +97,7 @@ enum Read {
 }
 
 impl Maker {
-    /// Nothing is made yet. `half`: where what is made is kept.
+    /// Nothing is made yet but what an earlier run has made. `half`: where what is made is kept.
     pub(super) fn new(
         transfer: Arc<Transfer>,
         source: Content,
@@ -104,11 +106,18 @@ impl Maker {
         half: &Half,
         threads: usize,
     ) -> Self {
+        let known = transfer.known().1;
+        let entries = (0..known).filter_map(|index| transfer.entry(index));
+        let stored = entries.map(|entry| entry.stored).filter(|len| *len > 0);
+        let before = stored.fold((0, 0), |(count, bytes), len| {
+            (count + 1, bytes + u64::from(len))
+        });
         Self {
             transfer,
             source,
-            next: AtomicU32::new(0),
-            made: AtomicU32::new(0),
+            next: AtomicU32::new(known),
+            made: AtomicU32::new(before.0),
+            before,
             levels: Mutex::new(Levels::new(threads)),
             begin: Instant::now(),
             ready: Mutex::default(),
@@ -153,8 +162,9 @@ impl Maker {
             let reached = self.transfer.reached();
             let ready = self.made.load(Ordering::Relaxed);
             let ready = ready.saturating_sub(reached.taken);
-            self.levels()
-                .look(self.begin.elapsed(), reached.bytes, ready);
+            // Nobody may have taken now what was made before.
+            let taken = reached.bytes.saturating_sub(self.before.1);
+            self.levels().look(self.begin.elapsed(), taken, ready);
             // Others may have made what is behind this one, for which children wait.
             if ready < AHEAD || index < reached.furthest.saturating_add(NEAR) {
                 return true;

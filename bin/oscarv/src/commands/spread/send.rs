@@ -78,6 +78,9 @@ pub fn run(context: &Context, args: &SpreadSend) -> Result<Code> {
         let why = host.notes.join("; ");
         context.say(format!("nothing came from {}: {why}", host.name));
     }
+    for note in &sent.notes {
+        context.say(note);
+    }
     let seconds = begin.elapsed().as_secs_f64();
     let done = hosts.iter().filter(|h| h.state == State::Done).count();
     let names = |done: bool| {
