@@ -270,7 +270,7 @@ mod tests {
             why(&good[..end], "page 1");
         }
         // Of the bytes themselves, as minisign made them before 2021.
-        assert!(why(&good.replacen("\nRUR", "\nRWR", 1), "page 1").contains("not one of minisign"));
+        assert!(why(&good.replacen("\nRU", "\nRW", 1), "page 1").contains("not one of minisign"));
         let other = Signer::new().unwrap().sign(b"abc", "page 1");
         assert!(why(&other, "page 1").contains("it is of key"));
     }
