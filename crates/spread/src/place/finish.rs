@@ -78,8 +78,9 @@ impl Files {
             &|| rename("manifest"),
             &|| rename("seen"),
             &|| {
-                let seen = Seen::read(&self.directory, &self.name, |_| true);
-                if let Some(seen) = seen.filter(|_| !self.tree) {
+                if !self.tree
+                    && let Some(seen) = Seen::read(&self.directory, &self.name, |_| true)
+                {
                     let seen = serde_json::to_vec(&seen.with_time_of(&target)?)?;
                     write_whole(&of("seen"), &seen)?;
                 }
