@@ -349,9 +349,9 @@ pub struct SpreadSend {
     /// What it is called there [default: its own name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// At most so many bytes a second leave this host: 80M is 80 MiB
+    /// At most so many bytes (not bits) a second leave this host: 80M is 80 MiB, 512K is 512 KiB
     #[arg(long, value_name = "RATE")]
-    pub limit: Option<api::MiB>,
+    pub limit: Option<spread::limit::Rate>,
     /// How many chains go out from here: as many as hosts' links fit into this host's
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub chains: u16,

@@ -87,3 +87,13 @@ fn a_receiver_that_stands_back_does_so_in_every_thread() {
         assert!(sends.wait().unwrap().success());
     }
 }
+
+/// It was killed by it.
+#[test]
+fn a_receiver_that_is_told_to_end_ends_in_order() {
+    let home = TempDir::new().unwrap();
+    let mut receiver = receiver(home.path(), "a", &[]);
+    let id = rustix::process::Pid::from_child(&receiver.process);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(receiver.process.wait().unwrap().code(), Some(0));
+}

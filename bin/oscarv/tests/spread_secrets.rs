@@ -142,3 +142,36 @@ fn a_bundle_that_cannot_be_saved_revokes_nothing() {
     assert_eq!(bundle("bundles"), Some(0));
     assert_ne!(newest(), before);
 }
+
+/// What was sent lately, and to whom bundles were made, is nobody else's business.
+#[test]
+fn what_a_source_remembers_is_for_its_owner_only() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "disk.raw", 1);
+    let receiver = receiver(home, "a", &[]);
+    assert!(
+        send(home, &["disk.raw", "--to", &receiver.address])
+            .status
+            .success()
+    );
+    let mut bundle = command(home);
+    bundle.args(["spread", "bundle", "node1", "--into", "bundles"]);
+    assert!(bundle.output().unwrap().status.success());
+    for directory in ["spread", "spread/sent", "spread/ca"] {
+        let data = std::fs::metadata(home.join("state").join(directory)).unwrap();
+        assert_eq!(data.permissions().mode() & 0o777, 0o700, "{directory}");
+    }
+}
+
+#[test]
+fn a_bundle_is_for_a_host_and_not_for_a_port() {
+    let home = TempDir::new().unwrap();
+    for host in ["node[1-2]:7117", "node1:7117", "node[1-", "[::1]:7117"] {
+        let mut command = command(home.path());
+        let output = command.args(["spread", "bundle", host]).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("and without ports"), "{said}");
+    }
+}

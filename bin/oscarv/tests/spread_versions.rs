@@ -280,3 +280,43 @@ fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let reachable = format!("{},{}", a.address, b.address);
     assert_eq!(dry(&reachable).0, 0);
 }
+
+/// Hosts that refuse it were said to lack it.
+#[test]
+fn a_dry_run_says_what_would_be_refused() {
+    let home = TempDir::new().unwrap();
+    let home = home.path();
+    make(home, "v1", 2);
+    std::fs::copy(home.join("v1"), home.join("v2")).unwrap();
+    change(home, "v2");
+    let [a, b] = ["a", "b"].map(|name| receiver(home, name, &[]));
+    std::fs::write(b.into.join("disk"), "mine").unwrap();
+    let send = |file: &str, to: &str, options: &[&str]| {
+        let arguments = [&[file, "--name", "disk", "--to", to], options].concat();
+        reported(home, &arguments)
+    };
+    assert_eq!(send("v1", &a.address, &[]).0, 0);
+    assert_eq!(send("v2", &a.address, &[]).0, 0);
+    let to = format!("{},{}", a.address, b.address);
+    let (code, report, said) = send("v1", &to, &["--dry-run"]);
+    assert_eq!(code, 1, "{said}{report:#}");
+    for (host, why) in ["what is here is newer", "did not come from here"]
+        .into_iter()
+        .enumerate()
+    {
+        let host = &report["hosts"][host];
+        assert_eq!(host["has"], "refuses", "{report:#}");
+        assert!(host["note"].as_str().unwrap().contains(why), "{report:#}");
+    }
+    // That is what they do.
+    let (_, report, _) = send("v1", &to, &[]);
+    for host in report["hosts"].as_array().unwrap() {
+        assert_eq!(host["state"], "refused", "{report:#}");
+    }
+    let (code, report, _) = send("v1", &a.address, &["--dry-run", "--anew"]);
+    assert_eq!(
+        (code, &report["hosts"][0]["has"]),
+        (0, &"base".into()),
+        "{report:#}"
+    );
+}

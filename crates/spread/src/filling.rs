@@ -185,6 +185,8 @@ impl Filler {
         let other = || changed(&node.entry.shown());
         let file = self.base.file(node).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => other(),
+            // It came so, or was made so: all of the new version is wanted then.
+            io::ErrorKind::PermissionDenied => io::Error::new(io::ErrorKind::InvalidData, e),
             _ => e,
         })?;
         let whole = from == 0 && at == 0 && len == node.entry.size;

@@ -3,6 +3,10 @@
 //! Whoever wants to send stands in line, and has nothing until it is its turn: who goes before that does not make the
 //! others wait. Pieces are small, so that it soon is everybody's turn again.
 
+mod rate;
+
+pub use rate::{BadRate, Rate};
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};

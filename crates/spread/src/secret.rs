@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Reads a file with a secret.
@@ -26,10 +26,24 @@ pub(crate) fn read(file: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// Makes a directory that is only for its owner: also what its files are called is nobody else's business. What is there
+/// stays as it is.
+pub(crate) fn own_directory(directory: &Path) -> io::Result<()> {
+    // Of a name without any directory it is the one that this process is in.
+    let Some(parent) = directory.parent() else {
+        return Ok(());
+    };
+    std::fs::create_dir_all(parent)?;
+    match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && directory.is_dir() => Ok(()),
+        other => other,
+    }
+}
+
 /// Makes a file with a secret, as a whole. `false`: somebody was faster, and his stays.
 pub(crate) fn make_once(file: &Path, text: &str) -> io::Result<bool> {
     if let Some(parent) = file.parent() {
-        std::fs::create_dir_all(parent)?;
+        own_directory(parent)?;
     }
     // Two that start at once must end with the same: the first to link it wins.
     let half = file.with_extension(format!("{}.tmp", std::process::id()));

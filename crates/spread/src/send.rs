@@ -62,7 +62,7 @@ impl Plan {
     fn layout(&self, hosts: &[(String, SocketAddr)]) -> Layout {
         let bare = |(name, address): &'_ (String, SocketAddr)| match name.parse::<SocketAddr>() {
             Ok(_) => address.ip().to_string(),
-            Err(_) => name.clone(),
+            Err(_) => link::host_of(name),
         };
         let names: Vec<String> = hosts.iter().map(bare).collect();
         match &self.topology {
@@ -112,6 +112,11 @@ impl Host {
     pub fn is_shut_out(&self) -> bool {
         let said = |note: &String| note.contains("left the source: it cannot be reached");
         self.state == State::Failed && self.notes.iter().any(said)
+    }
+
+    /// It has not got it: it is there, and nothing listens at its port.
+    pub fn is_closed(&self) -> bool {
+        self.state != State::Done && self.notes.iter().any(|note| link::is_closed(note))
     }
 }
 

@@ -86,6 +86,7 @@ fn all(stream: &mut Stream, target: &Target) -> io::Result<()> {
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&target.headers)?;
     let mut headers = BufWriter::with_capacity(STEP, headers);
     let digest = unpack(stream, &target.tree, &mut headers)?;
@@ -220,7 +221,14 @@ impl Read for Stream {
             match (piece, &self.patch, &self.base) {
                 (Piece::Old { from, len }, _, Some(base)) => {
                     let len = into.len().min(len as usize);
-                    base.read_exact_at(&mut into[..len], from)?;
+                    let read = base.read_exact_at(&mut into[..len], from);
+                    read.map_err(|e| match e.kind() {
+                        // All of the new version is wanted then.
+                        io::ErrorKind::PermissionDenied => {
+                            io::Error::new(io::ErrorKind::InvalidData, e)
+                        }
+                        _ => e,
+                    })?;
                     self.take(len);
                     return Ok(len);
                 }

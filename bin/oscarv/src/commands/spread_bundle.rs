@@ -123,9 +123,21 @@ fn own_name() -> String {
 /// All hosts of these words.
 fn names(words: &[String]) -> Result<Vec<String>> {
     let mut names = Vec::new();
+    let wrong = |message: String| {
+        Failure::new(Code::Usage, message).hint(
+            "hosts are written as in node[1-8],server.example.org,10.0.0.9, and without ports",
+        )
+    };
     for word in words {
-        if word.contains('[') && word.parse::<IpAddr>().is_err() {
-            let set = remote::parse_hosts(word)?;
+        let address = word.parse::<IpAddr>().is_ok();
+        if !address && word.contains(':') {
+            return Err(wrong(format!(
+                "{word:?}: a bundle is for a host, whatever its port"
+            ))
+            .into());
+        }
+        if !address && word.contains('[') {
+            let set = remote::parse_hosts(word).map_err(|e| wrong(e.to_string()))?;
             names.extend(set.iter().map(|name| name.to_ascii_lowercase()));
         } else {
             names.push(word.to_ascii_lowercase());

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::tree::tests::{bytes, stream};
+use crate::tree::tests::{as_ordinary_user, bytes, stream};
 use proptest::prelude::*;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -129,4 +131,27 @@ fn a_base_that_changes_meanwhile_is_found_out() {
         assert_eq!(why.kind(), io::ErrorKind::InvalidData, "{name}: {why}");
         assert!(why.to_string().contains("was changed"), "{why}");
     }
+}
+
+/// Fedora's `/etc/shadow`: the first version came, and no other one after it.
+#[test]
+fn a_file_that_its_owner_may_not_read_is_no_base() {
+    as_ordinary_user(|dir| {
+        std::fs::create_dir(dir.join("base")).unwrap();
+        std::fs::write(dir.join("base/shadow"), bytes(1, 5000)).unwrap();
+        std::fs::set_permissions(dir.join("base/shadow"), Permissions::from_mode(0o0)).unwrap();
+        let base = Arc::new(Tree::open(&dir.join("base")).unwrap());
+        let node = &base.nodes()[1];
+        let (from, len) = (node.start + node.header, node.entry.size);
+        let mut filling = filling(&base);
+        let part = Part { at: 0, from, len };
+        let job = job(&base, &dir.join("made"), len, vec![part]);
+        filling.add(job).unwrap();
+        let why = filling.end().unwrap_err();
+        assert_eq!(why.kind(), io::ErrorKind::InvalidData, "{why}");
+        assert!(
+            why.to_string().contains("shadow: Permission denied"),
+            "{why}"
+        );
+    });
 }

@@ -8,6 +8,7 @@ use crate::chunks;
 use crate::content::Content;
 use crate::manifest::{Bad, Id};
 use crate::place::write_whole;
+use crate::secret::own_directory;
 use crate::transfer::Transfer;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{File, OpenOptions};
@@ -41,7 +42,7 @@ pub struct Half {
 impl Half {
     /// `name`: of the file, at the receivers.
     pub fn new(directory: &Path, id: Id, name: &str, stamp: Stamp) -> io::Result<Self> {
-        std::fs::create_dir_all(directory)?;
+        own_directory(directory)?;
         // Whoever begins at the same time must not take this for something that was left.
         let _alone = alone(directory)?;
         sweep(directory, name, &stamp);

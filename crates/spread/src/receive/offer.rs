@@ -78,7 +78,6 @@ pub(super) async fn offered(
         Some((old, true)) if old.same_version(&header) => {
             return has_it(hub, &header, lines, writer, source).await;
         }
-        _ if offer.ask => return Err(io::Error::other(wire::LACKS)),
         // Also if somebody has changed or removed it since: whoever says again what was offered once must not bring it
         // back.
         Some((old, same)) if old.created > header.created => {
@@ -109,6 +108,10 @@ pub(super) async fn offered(
         if let Some(why) = why {
             drop(coming);
             return refuse(&header.name, why);
+        }
+        // Whoever only asks hears first what would be refused.
+        if offer.ask {
+            return Err(io::Error::other(wire::LACKS));
         }
         if let Some(before) = known {
             before.ended.notify_one();

@@ -133,7 +133,7 @@ impl Session {
                     News::Bad(index) => mender.add(index, self.transfer.sender(index)),
                     // The source sends all of it then.
                     News::Stuck(why) if why.kind() == io::ErrorKind::InvalidData && self.transfer.header.base.is_some() => {
-                        let _ = wire::write_line(writer, &FromReceiver::NoBase).await;
+                        let _ = timeout(SAY, wire::write_line(writer, &FromReceiver::NoBase)).await;
                         return Err(why.to_string());
                     }
                     News::Stuck(why) => {

@@ -1,6 +1,6 @@
 //! What a run would do: hosts are asked what they have, and nothing is sent.
 
-use super::link::host_of;
+use super::link::{self, host_of};
 use super::{GONE, Options, Plan};
 use crate::chain::{Chains, Parent};
 use crate::gate;
@@ -11,7 +11,6 @@ use serde::Serialize;
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::BufReader;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -44,6 +43,13 @@ pub struct Asked {
     pub note: Option<String>,
     #[serde(skip)]
     gives: bool,
+}
+
+impl Asked {
+    /// It is there, and nothing listens at its port.
+    pub fn is_closed(&self) -> bool {
+        self.note.as_deref().is_some_and(link::is_closed)
+    }
 }
 
 /// Asks all hosts, and says what each would get from whom. Hosts of `plan.from` are asked, too, and not in the answer.
@@ -126,7 +132,7 @@ async fn offer(
     door: &Door,
     (header, signature): &(String, String),
 ) -> io::Result<Result<bool, String>> {
-    let stream = timeout(GONE, TcpStream::connect(address)).await??;
+    let stream = link::connect(address).await?;
     gate::watch_over(&stream);
     let host = host_of(name);
     let (stream, _) = timeout(GONE, door.to_host(stream, &host)).await??;

@@ -30,6 +30,31 @@ pub(super) fn host_of(listed: &str) -> String {
     }
 }
 
+const CLOSED: &str = "nothing listens at ";
+
+/// Says this note that nobody listens at a host's port?
+pub(super) fn is_closed(note: &str) -> bool {
+    note.contains(CLOSED)
+}
+
+/// Makes a connection to a host. Errors say to which address, which its name need not tell.
+pub(super) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let why = match timeout(GONE, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(why)) => why,
+        Err(_) => {
+            let why = format!("no answer from {address} in {} s", GONE.as_secs_f32());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+    };
+    Err(match why.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            io::Error::new(why.kind(), format!("{CLOSED}{address}: {why}"))
+        }
+        kind => io::Error::new(kind, format!("{address}: {why}")),
+    })
+}
+
 /// What a link says of its host.
 pub(super) enum Said {
     /// It is there; this is how it reaches the source, and the hash of its certificate.
@@ -106,7 +131,7 @@ impl Link {
 
     /// Ends well when there is nothing more to be said to this host.
     async fn once(&self, orders: &mut mpsc::UnboundedReceiver<ToReceiver>) -> io::Result<()> {
-        let stream = timeout(GONE, TcpStream::connect(self.address)).await??;
+        let stream = connect(self.address).await?;
         gate::watch_over(&stream);
         let source = SocketAddr::new(stream.local_addr()?.ip(), self.port);
         let (stream, mark) = timeout(GONE, self.door.to_host(stream, &self.name)).await??;

@@ -255,3 +255,28 @@ fn a_socket_is_named_and_not_left_out() {
     let why = Tree::open(dir.path()).err().unwrap().to_string();
     assert_eq!(why, "sock is a socket, and cannot be sent");
 }
+
+/// Does this in a thread that is not root, with a directory of its own. `false`: this process is not root, and cannot.
+pub(crate) fn as_ordinary_user(act: impl FnOnce(&Path) + Send) -> bool {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        return false;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    std::os::unix::fs::chown(&own, Some(NOBODY), Some(NOBODY)).unwrap();
+    let all = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(dir.path(), all).unwrap();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: no memory is passed. The system call itself, unlike the C library's function, is for this thread and
+            // those that it starts; it ends here.
+            let set = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+            assert_eq!(set, 0);
+            act(&own);
+        });
+        thread.join().unwrap();
+    });
+    true
+}

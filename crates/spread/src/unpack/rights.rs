@@ -1,6 +1,6 @@
 //! Owner, rights, attributes and time of what is unpacked, as far as whoever unpacks may give them.
 
-use crate::tar::{Entry, shown};
+use crate::tar::{Entry, Kind, shown};
 use crate::tree::is_kept;
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use std::io;
@@ -27,8 +27,17 @@ impl Rights {
         if let Some((user, group)) = self.owner(entry) {
             rustix::fs::fchown(file, Some(user), Some(group))?;
         }
+        // Only who may write to a file may give it attributes of users.
+        let (users, others): (Vec<_>, Vec<_>) =
+            (entry.attributes.iter()).partition(|(name, _)| name.starts_with(b"user."));
+        self.give(file, users)?;
         rustix::fs::fchmod(file, self.mode(entry))?;
-        for (name, value) in &entry.attributes {
+        self.give(file, others)?;
+        Ok(rustix::fs::futimens(file, &times(entry.modified))?)
+    }
+
+    fn give(self, file: &impl AsFd, attributes: Vec<&(Vec<u8>, Vec<u8>)>) -> io::Result<()> {
+        for (name, value) in attributes {
             let refused = |why: &str| {
                 let why = format!("attribute {}: {why}", shown(name));
                 io::Error::new(io::ErrorKind::InvalidData, why)
@@ -42,7 +51,7 @@ impl Rights {
             rustix::fs::fsetxattr(file, name.as_slice(), value, XattrFlags::empty())
                 .map_err(|e| refused(&e.to_string()))?;
         }
-        Ok(rustix::fs::futimens(file, &times(entry.modified))?)
+        Ok(())
     }
 
     /// None: it is not for this process to say.
@@ -57,6 +66,10 @@ impl Rights {
         let mut mode = entry.mode;
         if !self.is_root {
             mode &= !ACTS_FOR_OWNER;
+            if entry.kind == Kind::Directory {
+                // Whoever cannot look into it cannot know the tree again, nor make the next version of it.
+                mode |= 0o500;
+            }
             if entry.path.is_empty() {
                 // Without, it could not be moved to its place.
                 mode |= 0o700;

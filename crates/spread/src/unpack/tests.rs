@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::tree::tests::as_ordinary_user;
 
 fn entry(path: &str, kind: Kind) -> Entry {
     Entry {
@@ -150,4 +151,41 @@ fn what_its_owner_may_not_enter_is_removed_too() {
     }
     remove(&top).unwrap();
     assert!(top.symlink_metadata().is_err());
+}
+
+/// Of a tree with such a directory nothing came: it could not be looked at when it was made.
+#[test]
+fn whoever_is_not_root_may_look_into_all_directories() {
+    as_ordinary_user(|dir| {
+        let with = |path: &str, kind: Kind, mode| Entry {
+            mode,
+            ..entry(path, kind)
+        };
+        let entries = [
+            top(),
+            with("closed", Kind::Directory, 0),
+            Entry {
+                attributes: vec![(b"user.note".to_vec(), b"kept".to_vec())],
+                ..with("closed/file", Kind::File, 0)
+            },
+            with("closed/in", Kind::Directory, 0o300),
+            with("closed/in/file", Kind::File, 0o4755),
+        ];
+        let mut stream: Vec<u8> = entries.iter().flat_map(Entry::header).collect();
+        stream.extend([0; 1024]);
+        let made = dir.join("tree");
+        let digest = unpack(&mut stream.as_slice(), &made, &mut io::sink()).unwrap();
+        // It is known again.
+        let now = Tree::open(&made).unwrap();
+        assert_eq!(now.digest_where_it_is(), digest);
+        let modes: Vec<u32> = now.nodes().iter().map(|node| node.entry.mode).collect();
+        assert_eq!(modes, [0o755, 0o500, 0, 0o700, 0o755]);
+        let file = made.join("closed/file");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o400)).unwrap();
+        let mut value = [0; 9];
+        let len = rustix::fs::lgetxattr(&file, "user.note", value.as_mut_slice()).unwrap();
+        assert_eq!(&value[..len], b"kept");
+        remove(&made).unwrap();
+        assert!(!made.exists());
+    });
 }

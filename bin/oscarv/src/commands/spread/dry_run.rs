@@ -1,6 +1,6 @@
 //! `spread send --dry-run`: what it would do.
 
-use super::hosts::Hosts;
+use super::hosts::{self, Hosts};
 use crate::context::{Context, runtime};
 use crate::exit::{Code, Failure};
 use crate::table::{Cell, Table, number};
@@ -69,9 +69,10 @@ pub fn run(
         0 => Ok(Code::Ok),
         _ => {
             let message = format!("{failed} of {} hosts would not have it", named.names.len());
-            Err(Failure::new(Code::Failed, message)
-                .hint("mend what the notes say")
-                .into())
+            let closed = hosts.iter().find(|host| host.is_closed());
+            let hint = closed.map(|host| hosts::how_to_start(&host.name));
+            let hint = hint.unwrap_or_else(|| "mend what the notes say".to_owned());
+            Err(Failure::new(Code::Failed, message).hint(hint).into())
         }
     }
 }

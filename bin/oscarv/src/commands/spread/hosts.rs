@@ -68,6 +68,59 @@ impl Hosts {
     }
 }
 
+/// Hosts in few words, as `--to` takes them.
+pub fn fold<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    // By their ports: a set of names has one.
+    let mut all: Vec<(u16, Vec<&str>)> = Vec::new();
+    for name in names {
+        let (host, port) = parts(name);
+        match all.iter_mut().find(|(known, _)| *known == port) {
+            Some((_, hosts)) => hosts.push(host),
+            None => all.push((port, vec![host])),
+        }
+    }
+    let mut folded = Vec::new();
+    for (port, hosts) in all {
+        // Addresses with colons are no names of a set.
+        let (v6, others): (Vec<&str>, Vec<&str>) = hosts.iter().partition(|h| h.contains(':'));
+        let others = plan::fold(others);
+        folded.extend(words(&others).into_iter().map(|word| named(word, port)));
+        folded.extend(v6.into_iter().map(|host| named(host, port)));
+    }
+    folded.join(",")
+}
+
+/// What makes this host one that receives.
+pub fn how_to_start(name: &str) -> String {
+    let (host, port) = parts(name);
+    let listen = match port {
+        PORT => String::new(),
+        port => format!(" --listen [::]:{port}"),
+    };
+    format!(
+        "start `oscarv spread receive DIRECTORY{listen}` on {host}, or say where it listens, as HOST:PORT"
+    )
+}
+
+/// A host as it is listed, with its port if that is not the usual one.
+fn named(host: &str, port: u16) -> String {
+    match host.contains(':') {
+        _ if port == PORT => host.to_owned(),
+        true => format!("[{host}]:{port}"),
+        false => format!("{host}:{port}"),
+    }
+}
+
+/// Host and port of a name as it is listed.
+fn parts(name: &str) -> (&str, u16) {
+    let with_port = name.parse::<IpAddr>().is_err();
+    let parts = name.rsplit_once(':').filter(|_| with_port);
+    match parts.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+        Some((host, port)) => (host.trim_matches(['[', ']']), port),
+        None => (name, PORT),
+    }
+}
+
 /// What commas separate, outside of brackets.
 fn words(list: &str) -> Vec<&str> {
     let mut inside = false;
@@ -119,7 +172,7 @@ fn addresses(word: &str) -> Result<Vec<(String, Result<SocketAddr, String>)>> {
     };
     let resolve = |name: String| {
         let address = resolve(&name, port);
-        (name, address)
+        (named(&name, port), address)
     };
     Ok(names.into_iter().map(resolve).collect())
 }
@@ -156,5 +209,40 @@ fn resolve(name: &str, port: u16) -> Result<SocketAddr, String> {
         Some(address) => Ok(port::plain(*address)),
         None if all.is_empty() => Err("it has no address".to_owned()),
         None => Err(format!("it has only link-local addresses, {ELSEWHERE}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Ports were folded, and what was printed could not be listed again.
+    #[test]
+    fn hosts_in_few_words_can_be_listed_again() {
+        for (names, folded) in [
+            (
+                "127.0.0.1:7208,127.0.0.1:7209",
+                "127.0.0.1:7208,127.0.0.1:7209",
+            ),
+            ("10.0.0.1,10.0.0.2,10.0.0.4", "10.0.0.[1-2,4]"),
+            ("10.0.0.1:7200,10.0.0.2:7200", "10.0.0.[1-2]:7200"),
+            (
+                "n1.invalid,n2.invalid:7200,n1.invalid:7200",
+                "n1.invalid,n2.invalid:7200,n1.invalid:7200",
+            ),
+            ("::1,2001:db8::1,2001:db8::2", "::1,2001:db8::1,2001:db8::2"),
+            (
+                "[2001:db8::1]:7,[2001:db8::2]:7",
+                "[2001:db8::1]:7,[2001:db8::2]:7",
+            ),
+        ] {
+            let hosts = Hosts::read(&[names.to_owned()]).unwrap();
+            let fold = fold(hosts.names.iter().map(String::as_str));
+            assert_eq!(fold, folded);
+            assert_eq!(Hosts::read(&[fold]).unwrap().names, hosts.names);
+        }
+        let names = ["gpu1:7", "gpu2:7", "head", "gpu3", "gpu4"];
+        assert_eq!(fold(names), "gpu[1-2]:7,head,gpu[3-4]");
     }
 }

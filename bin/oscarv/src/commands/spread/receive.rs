@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use terminal::Screen;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// So often it is said how far it is.
@@ -53,6 +54,8 @@ pub fn run(context: &Context, args: &SpreadReceive) -> Result<Code> {
         move |event| coming.hear(event)
     };
     runtime()?.block_on(async {
+        // Before anybody can know that this is here.
+        let mut terminated = signal(SignalKind::terminate())?;
         let listener = match args.listen {
             Some(address) => port::listen(address)
                 .with_context(|| format!("{address} cannot be listened on"))?,
@@ -69,6 +72,8 @@ pub fn run(context: &Context, args: &SpreadReceive) -> Result<Code> {
         tokio::select! {
             ended = receive::receive(listener, options, told) => ended.map(|()| Code::Ok).map_err(Into::into),
             _ = tokio::signal::ctrl_c() => Ok(Code::Of(130)),
+            // So services are ended.
+            _ = terminated.recv() => Ok(Code::Ok),
             never = coming.tell() => match never {},
         }
     })

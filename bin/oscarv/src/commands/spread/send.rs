@@ -100,18 +100,24 @@ pub fn run(context: &Context, args: &SpreadSend) -> Result<Code> {
                 "{} of {} hosts do not have it: {}",
                 hosts.len() - done,
                 hosts.len(),
-                plan::fold(names(false)),
+                hosts::fold(names(false)),
             ),
         )
-        .hint(match hosts.iter().any(Host::is_shut_out) {
-            true => {
-                "hosts cannot reach this one: let a port through its firewall, name it by --listen ADDRESS:PORT, and \
-                 send it again: hosts that have it are left alone"
-            }
-            false => "mend what the notes say and send it again: hosts that have it are left alone",
-        })
+        .hint(hint(&hosts))
         .into()),
     }
+}
+
+/// What to do so that all have it the next time.
+fn hint(hosts: &[Host]) -> String {
+    let how = match hosts.iter().find(|host| host.is_closed()) {
+        _ if hosts.iter().any(Host::is_shut_out) => {
+            "hosts cannot reach this one: let a port through its firewall, name it by --listen ADDRESS:PORT,".to_owned()
+        }
+        Some(host) => format!("{},", hosts::how_to_start(&host.name)),
+        None => "mend what the notes say".to_owned(),
+    };
+    format!("{how} and send it again: hosts that have it are left alone")
 }
 
 /// What is new, for those that have the version before, and all of it for the others; and how many bytes it has.
@@ -176,7 +182,15 @@ fn what(context: &Context, what: &Path) -> Result<Named> {
         let message = format!("there is no file or directory {}", what.display());
         return Err(Failure::new(Code::NotFound, message).into());
     }
-    let image = context.head()?.images().show(&text)?;
+    let image = context.head()?.images().show(&text).map_err(|e| match e {
+        image::Error::NoImage(_) => {
+            let message = format!("there is neither a file nor an image {text:?}");
+            anyhow::Error::from(Failure::new(Code::NotFound, message).hint(
+                "name a file or a directory by its path, or an image as `oscarv image list` shows it",
+            ))
+        }
+        other => other.into(),
+    })?;
     let short = image.id.get(..12).unwrap_or(&image.id);
     // Each has a name of its own, and much in common with others of the same distribution.
     let recipe = &image.manifest.recipe;
