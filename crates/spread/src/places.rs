@@ -12,8 +12,9 @@ use tokio::sync::Notify;
 /// Places of a host: the flow, two frames by themselves, and a flow that it has left a moment ago.
 const OF_HOST: usize = 4;
 
-/// Places of an address that is nobody's who is known: there may be several hosts behind it.
-const OF_STRANGER: usize = 4 * OF_HOST;
+/// Places of an address at a source, at least: there may be hosts behind it that are listed elsewhere, and one that fetches
+/// frame after frame must not lose its flow because the frames before are still in their places.
+const OF_ADDRESS: usize = 4 * OF_HOST;
 
 /// Places at a source beside those of the hosts that are to get it.
 const BESIDES: usize = 64;
@@ -24,7 +25,7 @@ type Taken = Vec<(IpAddr, Arc<Notify>)>;
 pub struct Places {
     all: usize,
     each: usize,
-    /// Of addresses that are known.
+    /// Places of the hosts of each address, where they are known.
     known: HashMap<IpAddr, usize>,
     taken: Mutex<Taken>,
 }
@@ -48,7 +49,7 @@ impl Places {
 
     /// At a source, for these hosts.
     pub fn of_hosts(hosts: impl Iterator<Item = SocketAddr>) -> Self {
-        let mut places = Self::new(BESIDES, OF_STRANGER);
+        let mut places = Self::new(BESIDES, OF_ADDRESS);
         for host in hosts {
             places.all += OF_HOST;
             *places.known.entry(host.ip().to_canonical()).or_default() += OF_HOST;
@@ -62,7 +63,8 @@ impl Places {
         let mut taken = self.taken();
         let has = |address: IpAddr| taken.iter().filter(|(one, _)| *one == address).count();
         let own = has(from);
-        let loser = if own >= self.known.get(&from).copied().unwrap_or(self.each) {
+        let known = self.known.get(&from).copied().unwrap_or(0);
+        let loser = if own >= self.each.max(known) {
             Some(from)
         } else if taken.len() >= self.all {
             let most = taken.iter().map(|(one, _)| (has(*one), *one)).max()?;
@@ -157,10 +159,10 @@ mod tests {
 
     #[tokio::test]
     async fn hosts_behind_one_address_have_as_many_as_elsewhere() {
-        let hosts = [(1, 7001), (1, 7002), (2, 7001)];
-        let hosts = hosts.map(|(last, port)| SocketAddr::new(at(last), port));
-        let places = Arc::new(Places::of_hosts(hosts.into_iter()));
-        for (last, most) in [(1, 8), (2, 4), (3, 16)] {
+        let behind = (7001..7007).map(|port| SocketAddr::new(at(1), port));
+        let hosts = behind.chain([SocketAddr::new(at(2), 7001)]);
+        let places = Arc::new(Places::of_hosts(hosts));
+        for (last, most) in [(1, 24), (2, 16), (3, 16)] {
             let mut taken = Vec::new();
             for _ in 0..most + 1 {
                 taken.push(places.enter(at(last)).unwrap());
