@@ -1,7 +1,9 @@
 //! Who may come in. Whatever strangers do, connections stay few: memory and file descriptors are for those who have to do
 //! with a transfer.
 
+use crate::places::{Place, Places};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -19,29 +21,29 @@ const ALIVE: Duration = Duration::from_secs(10);
 pub struct Gate {
     waiting: Arc<Mutex<VecDeque<Arc<Notify>>>>,
     room: Arc<Semaphore>,
-    inside: Arc<Semaphore>,
+    inside: Arc<Places>,
 }
 
 /// A connection that has not said what it is for.
 pub struct Guest {
     waiting: Arc<Mutex<VecDeque<Arc<Notify>>>>,
-    inside: Arc<Semaphore>,
+    inside: Arc<Places>,
     shown_out: Arc<Notify>,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Gate {
-    /// `inside`: how many children may be served at once.
-    pub fn new(inside: usize) -> Self {
+    /// `inside`: for children that are served.
+    pub fn new(inside: Places) -> Self {
         Self::with(WAITING, inside)
     }
 
     /// `waiting`: with one more the oldest has to go.
-    pub fn with(waiting: usize, inside: usize) -> Self {
+    pub fn with(waiting: usize, inside: Places) -> Self {
         Self {
             waiting: Arc::default(),
             room: Arc::new(Semaphore::new(waiting)),
-            inside: Arc::new(Semaphore::new(inside)),
+            inside: Arc::new(inside),
         }
     }
 
@@ -81,9 +83,9 @@ impl Guest {
         }
     }
 
-    /// A place to be served, if there is one, as long as this is held.
-    pub fn enter(self) -> Option<OwnedSemaphorePermit> {
-        self.inside.clone().try_acquire_owned().ok()
+    /// A place to be served, for somebody from there, if there is one.
+    pub fn enter(self, from: IpAddr) -> Option<Place> {
+        self.inside.enter(from)
     }
 }
 
@@ -120,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_oldest_who_says_nothing_goes_first() {
-        let gate = Gate::new(1);
+        let gate = Gate::new(Places::new(1, 1));
         let first = gate.guest().await;
         let mut others = Vec::new();
         for _ in 1..WAITING {
@@ -137,9 +139,10 @@ mod tests {
         drop(one_more);
         drop(others);
         assert!(gate.waiting.lock().unwrap().is_empty());
-        let inside = gate.guest().await.enter();
-        assert!(inside.is_some() && gate.guest().await.enter().is_none());
+        let [one, other] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
+        let inside = gate.guest().await.enter(one);
+        assert!(inside.is_some() && gate.guest().await.enter(other).is_none());
         drop(inside);
-        assert!(gate.guest().await.enter().is_some());
+        assert!(gate.guest().await.enter(other).is_some());
     }
 }

@@ -22,6 +22,7 @@
 //! | `chain` | who has it from whom: decisions only |
 //! | `send`, `receive` | the source, which leads, and the hosts |
 //! | `limit`, `idle` | to take less than there is |
+//! | `places` | who is served, so that no host takes the places of others |
 //! | `standing` | hosts that are given up |
 //! | `simulate` | the same decisions on hosts that are numbers |
 
@@ -47,6 +48,7 @@ mod mend;
 mod mounts;
 mod pack;
 mod place;
+mod places;
 pub mod port;
 mod prepared;
 mod pull;

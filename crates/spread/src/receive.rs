@@ -6,6 +6,7 @@ mod session;
 
 use crate::gate::{self, Gate, Guest};
 use crate::manifest::{Header, Id};
+use crate::places::Places;
 use crate::port;
 use crate::serve;
 use crate::sign::Key;
@@ -34,8 +35,9 @@ const REPORT: Duration = Duration::from_millis(100);
 /// What the source does not take in this time, it will not.
 const SAY: Duration = Duration::from_secs(2);
 
-/// Children that are served at once.
+/// Children that are served at once; and those that come from one address, behind which there may be many hosts.
 const CHILDREN: usize = 192;
+const OF_ADDRESS: usize = 32;
 
 /// Offers that are looked at, or whose sources have heard that all is here. With one more, the oldest of these is closed.
 const OFFERS: usize = 64;
@@ -176,11 +178,11 @@ pub async fn receive(
         told: Box::new(told),
         transfers: Mutex::default(),
         coming: Mutex::default(),
-        offers: Gate::with(OFFERS, 0),
+        offers: Gate::with(OFFERS, Places::new(0, 0)),
     });
     gate::allow_files();
     let mut connections = JoinSet::new();
-    let gate = Gate::new(CHILDREN);
+    let gate = Gate::new(Places::new(CHILDREN, OF_ADDRESS));
     loop {
         tokio::select! {
             connection = port::accept(&listener) => match connection {
@@ -232,9 +234,10 @@ async fn connection_from(
         }
     };
     match hello {
-        Some(Hello::Want(want)) => match (hub.transfer(want.id), guest.enter()) {
-            (Some(transfer), Some(_place)) => {
-                serve::serve(&mut stream, &transfer, want, None).await
+        Some(Hello::Want(want)) => match (hub.transfer(want.id), guest.enter(from.ip())) {
+            (Some(transfer), Some(place)) => {
+                let served = serve::serve(&mut stream, &transfer, want, None);
+                place.hold(served).await.unwrap_or(Ok(()))
             }
             _ => Ok(()),
         },

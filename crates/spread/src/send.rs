@@ -10,6 +10,7 @@ use crate::chain::Chains;
 use crate::layout::Layout;
 use crate::limit::Limit;
 use crate::manifest::Id;
+use crate::places::Places;
 use crate::speed;
 use crate::standing::Standing;
 use crate::stream::Door;
@@ -141,9 +142,9 @@ pub async fn send_by(
     plan: Plan,
     told: impl FnMut(&[Host]),
 ) -> io::Result<Vec<Host>> {
-    let most = 64 + 4 * (options.hosts.len() + plan.from.len());
+    let places = Places::of_hosts(options.hosts.iter().chain(&plan.from).map(|(_, at)| *at));
     let door = Door(options.tls.clone());
-    let house = House::open(plan.listen, options.limit.take(), door, most).await?;
+    let house = House::open(plan.listen, options.limit.take(), door, places).await?;
     send_in(&house, transfer, options, plan, Part::default(), told).await
 }
 

@@ -1,5 +1,6 @@
 //! A parent's side: what a child wants, from disk to the network (`sendfile`).
 
+use crate::manifest::Header;
 use crate::stream::Stream;
 use crate::transfer::{Cursor, Next, Place, Transfer};
 use crate::wire::{BEAT, Kind, Want};
@@ -33,10 +34,20 @@ pub async fn serve(
     want: Want,
     limit: Option<&crate::limit::Limit>,
 ) -> io::Result<()> {
+    if !can_be(&want, &transfer.header) {
+        return Ok(());
+    }
     match want.single {
         true => one(stream, transfer, want.frame, limit).await,
         false => flow(stream, transfer, want, limit).await,
     }
+}
+
+/// Nobody who keeps to the protocol stands behind the end; there, everything would be waited for in vain.
+fn can_be(want: &Want, header: &Header) -> bool {
+    let frames = header.frames();
+    let inside = want.frame <= frames && want.pages <= frames;
+    want.single || inside && want.offset <= header.frame_len(want.frame)
 }
 
 async fn flow(

@@ -4,6 +4,7 @@ use super::GONE;
 use crate::gate::{self, Gate};
 use crate::limit::Limit;
 use crate::manifest::Id;
+use crate::places::Places;
 use crate::port;
 use crate::serve;
 use crate::stream::Door;
@@ -40,14 +41,14 @@ pub(super) struct House {
 }
 
 impl House {
-    /// `address`: where to listen; none: on all addresses, and any port. `most`: how many children are served at once.
+    /// `address`: where to listen; none: on all addresses, and any port. `places`: for children.
     ///
     /// Errors: the address cannot be listened on.
     pub async fn open(
         address: Option<SocketAddr>,
         limit: Option<Limit>,
         door: Door,
-        most: usize,
+        places: Places,
     ) -> io::Result<Self> {
         gate::allow_files();
         let listener = match address {
@@ -63,7 +64,7 @@ impl House {
             stocks.clone(),
             limit,
             door.clone(),
-            most,
+            places,
         ));
         Ok(Self {
             port,
@@ -102,9 +103,9 @@ async fn serve_all(
     stocks: Stocks,
     limit: Option<Arc<Limit>>,
     door: Door,
-    most: usize,
+    places: Places,
 ) {
-    let gate = Gate::new(most);
+    let gate = Gate::new(places);
     let mut children = JoinSet::new();
     loop {
         tokio::select! {
@@ -128,7 +129,7 @@ async fn serve_all(
                     };
                     if let Some(Ok(Ok(Some(Hello::Want(want))))) = hello
                         && let Some(transfer) = stocks.find(want.id)
-                        && let Some(_place) = guest.enter()
+                        && let Some(place) = guest.enter(from.ip())
                     {
                         if want.single {
                             let transfer = transfer.clone();
@@ -136,7 +137,7 @@ async fn serve_all(
                             let _ = spawn_blocking(looks).await;
                         }
                         let served = serve::serve(&mut stream, &transfer, want, limit.as_deref());
-                        if let Err(why) = served.await {
+                        if let Some(Err(why)) = place.hold(served).await {
                             unreadable(&transfer, &why);
                         }
                     }

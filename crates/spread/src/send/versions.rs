@@ -4,6 +4,7 @@
 use super::house::House;
 use super::{Host, Options, Part, Plan, State, send_in};
 use crate::manifest::Id;
+use crate::places::Places;
 use crate::source::{Source, Wrong};
 use crate::stream::Door;
 use crate::transfer::Transfer;
@@ -91,9 +92,9 @@ pub async fn send_version(
     mut told: impl FnMut(&[Host]),
 ) -> io::Result<Sent> {
     let needy = options.hosts.len();
-    let most = 64 + 4 * (needy + plan.from.len());
+    let places = Places::of_hosts(options.hosts.iter().chain(&plan.from).map(|(_, at)| *at));
     let door = Door(options.tls.clone());
-    let house = House::open(plan.listen, options.limit.take(), door, most).await?;
+    let house = House::open(plan.listen, options.limit.take(), door, places).await?;
     match what {
         What::Whole(source) => {
             let (id, transfer) = (source.transfer.header.id, source.transfer.clone());

@@ -49,7 +49,8 @@ impl Transfer {
                     Some(seal) if cursor.pages as usize == inner.pages.len() => {
                         Next::End(seal.clone())
                     }
-                    _ => Next::Wait,
+                    Some(_) => Next::Failed("there are not so many pages".into()),
+                    None => Next::Wait,
                 };
             }
             let Some(entry) = inner.entries.get(cursor.frame as usize) else {

@@ -426,7 +426,7 @@ async fn a_host_that_comes_and_goes_is_given_up() {
     assert!(says(&report[0], why), "{report:#?}");
 }
 
-/// A child that asks for the billionth frame does not make the source prepare all of the file at once.
+/// A child that asks for the end at once does not make the source prepare all of the file at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_can_have_yet_is_not_made() {
     let lab = Place::new();
@@ -439,7 +439,8 @@ async fn what_nobody_can_have_yet_is_not_made() {
     let asked = async {
         let at = *found.wait_for(Option::is_some).await.unwrap();
         let mut child = TcpStream::connect(at.unwrap()).await.unwrap();
-        child.write_all(&want(id, 1_000_000_000, 0)).await.unwrap();
+        let end = source.transfer.header.frames();
+        child.write_all(&want(id, end, 0)).await.unwrap();
         // The first page comes.
         timeout(LONG, hear(&mut child)).await.unwrap().unwrap();
     };
