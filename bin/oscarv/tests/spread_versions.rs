@@ -74,7 +74,7 @@ fn a_directory_comes_whole_and_then_what_is_new_in_it() {
     let output = send(home, &["root", "--to", &to]);
     let said = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("did not come from here"), "{said}");
+    assert!(said.contains("was changed since it came"), "{said}");
     assert_eq!(all_of(&hosts[0].into.join("root")), all_of(&tree));
     assert_eq!(
         std::fs::read(hosts[1].into.join("root/added")).unwrap(),

@@ -20,7 +20,7 @@ mod taking;
 pub use base::{Base, Old, base};
 pub(crate) use base::{LEAST_SHARED, clone_range};
 pub use finish::recover;
-pub use taking::{directory, foreign, is_refused, mounted, newer};
+pub use taking::{directory, is_refused, mounted, newer, stays};
 
 use crate::manifest::{FRAME, Hash, Header, Id};
 use crate::rereading::Rereading;

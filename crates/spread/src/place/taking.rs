@@ -35,10 +35,15 @@ pub fn newer(old: &Header, same: bool, new: &Header) -> String {
     )
 }
 
-pub fn foreign(target: &Path) -> String {
+/// Why what is there stays. `known`: it came here once, and is no longer what it was then.
+pub fn stays(target: &Path, known: bool) -> String {
     format!(
-        "{} is there and did not come from here; --replace puts this in its place",
-        target.display()
+        "{} {}; --replace puts this in its place",
+        target.display(),
+        match known {
+            true => "was changed since it came",
+            false => "is there and did not come from here",
+        }
     )
 }
 
@@ -89,14 +94,7 @@ impl Files {
             return Err(refused(directory(target)));
         }
         if !self.replace && Seen::read(&self.directory, &self.name, |_| true).is_none() {
-            let why = match known {
-                true => format!(
-                    "{} was changed while this came; --replace puts this in its place",
-                    target.display()
-                ),
-                false => foreign(target),
-            };
-            return Err(refused(why));
+            return Err(refused(stays(target, known)));
         }
         mounted(target)?;
         Ok(false)

@@ -86,7 +86,7 @@ pub(super) async fn offered(
         Some((_, true)) => {}
         Some((_, false)) | None if hub.options.replace || target.symlink_metadata().is_err() => {}
         _ => {
-            return refuse(&header.name, place::foreign(&target));
+            return refuse(&header.name, place::stays(&target, there.is_some()));
         }
     }
     if let Err(e) = place::mounted(&target) {

@@ -86,7 +86,7 @@ async fn a_version_that_is_changed_meanwhile_stays() {
     let host = send_while(&place, file.clone(), "disk.raw", address, || {
         std::fs::write(&there, "mine").unwrap();
     });
-    is_refused(&host.await, "was changed while this came; --replace");
+    is_refused(&host.await, "was changed since it came; --replace");
     assert_eq!(std::fs::read(&there).unwrap(), b"mine");
 }
 
@@ -114,7 +114,7 @@ async fn a_file_made_in_the_old_tree_meanwhile_stays() {
     let host = send_while(&place, tree(&place, 2), "tree", address, || {
         std::fs::write(there.join("below/mine"), "mine").unwrap();
     });
-    is_refused(&host.await, "was changed while this came; --replace");
+    is_refused(&host.await, "was changed since it came; --replace");
     assert_eq!(std::fs::read(there.join("below/mine")).unwrap(), b"mine");
     assert!(std::fs::read(there.join("below/large")).unwrap() == noise(1, 5 * MIB));
 }
