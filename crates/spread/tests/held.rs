@@ -4,7 +4,7 @@
 
 mod kit;
 
-use kit::peer::{Control, FAILED, Fake, parent};
+use kit::peer::{Control, FAILED, Fake, answer, parent};
 use kit::{LONG, Place, noise, options, says};
 use serde_json::json;
 use spread::manifest::{Entry, FRAME, Id};
@@ -101,16 +101,7 @@ async fn a_frame_that_there_is_not_is_not_waited_for() {
 /// All that is said to whoever asks for one frame.
 async fn single(at: std::net::SocketAddr, id: Id, frame: u32) -> Vec<u8> {
     let want = json!({"want": {"id": id, "frame": frame, "offset": 0, "pages": 0, "single": true}});
-    let mut child = TcpStream::connect(at).await.unwrap();
-    child
-        .write_all(format!("{want}\n").as_bytes())
-        .await
-        .unwrap();
-    let mut said = Vec::new();
-    let read = timeout(Duration::from_secs(10), child.read_to_end(&mut said)).await;
-    read.unwrap_or_else(|_| panic!("frame {frame}: it is waited for"))
-        .unwrap();
-    said
+    answer(at, &want).await
 }
 
 /// The source listened on IPv4 only, and told hosts its address of the other kind.

@@ -2,7 +2,8 @@
 //!
 //! It keeps the contract to the letter (the same model test as every other driver says so), but a VM is only a file
 //! that says its state, so that another process finds it. When a VM starts, its channels get the lines that a guest
-//! writes, seconds since its boot first: `0.00 boot kernel`, and `0.00 ready` when its packages are ready. What can go wrong with a VM goes wrong on demand: [`Failure`].
+//! writes, seconds since its boot first: `0.00 boot kernel`, and `0.00 ready` when its packages are ready. What can go
+//! wrong with a VM goes wrong on demand: [`Failure`].
 //!
 //! ```text
 //! <dir>/<name>/vm.json        the definition
@@ -107,13 +108,11 @@ impl FakeDriver {
         }
     }
 
-    /// Writes lines to every channel.
+    /// Writes lines to every channel, all at once.
     fn tell(&self, home: &Home, lines: &[&str]) -> Result<()> {
         let vm: Option<Vm> = read(&home.definition())?;
         for channel in vm.into_iter().flat_map(|vm| vm.channels) {
-            for line in lines {
-                home::append(&channel.log, line)?;
-            }
+            home::append(&channel.log, &lines.join("\n"))?;
         }
         Ok(())
     }
@@ -121,14 +120,16 @@ impl FakeDriver {
     fn run(&self, name: &Name, home: &Home) -> Result<()> {
         let failure: Option<Failure> = read(&self.failure(name))?;
         home.log("started")?;
+        // What a guest says comes before the state that says that it runs: a process that is killed between the two
+        // would leave a VM that runs and never says anything, and nobody would start it again.
         match failure {
             None => {
-                home.keep(State::Running, None)?;
-                self.tell(home, &[BOOT, READY])
+                self.tell(home, &[BOOT, READY])?;
+                home.keep(State::Running, None)
             }
             Some(Failure::NeverReady) => {
-                home.keep(State::Running, None)?;
-                self.tell(home, &[BOOT])
+                self.tell(home, &[BOOT])?;
+                home.keep(State::Running, None)
             }
             Some(Failure::Crash(reason)) => {
                 self.tell(home, &[BOOT])?;

@@ -74,6 +74,27 @@ async fn says_ready_on_its_channels() {
     );
 }
 
+/// A start that is cut off before the guest has spoken left a VM that ran, and never became ready.
+#[tokio::test]
+async fn a_start_that_is_cut_off_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = FakeDriver::open(&dir.path().join("vms")).unwrap();
+    let vm = vm("a", dir.path());
+    let log = &vm.channels[0].log;
+    driver.define(&vm).await.unwrap();
+    // Nothing can be said here, which is where the start ends.
+    fs::create_dir(log).unwrap();
+    driver.start(&vm.name).await.unwrap_err();
+    let state = driver.status(&vm.name).await.unwrap().state;
+    assert_eq!(state, State::Defined);
+    fs::remove_dir(log).unwrap();
+    driver.start(&vm.name).await.unwrap();
+    assert_eq!(
+        fs::read_to_string(log).unwrap(),
+        "0.00 boot kernel\n0.00 ready\n"
+    );
+}
+
 #[tokio::test]
 async fn fails_as_told() {
     let dir = tempfile::tempdir().unwrap();

@@ -267,3 +267,17 @@ pub async fn idle() -> (SocketAddr, watch::Receiver<Option<SocketAddr>>) {
     .await;
     (address, source)
 }
+
+/// All that is said to whoever asks for something, until the connection is closed, which is not long waited for.
+pub async fn answer(at: SocketAddr, ask: &serde_json::Value) -> Vec<u8> {
+    let mut child = TcpStream::connect(at).await.unwrap();
+    child
+        .write_all(format!("{ask}\n").as_bytes())
+        .await
+        .unwrap();
+    let mut said = Vec::new();
+    let read = timeout(Duration::from_secs(10), child.read_to_end(&mut said)).await;
+    read.unwrap_or_else(|_| panic!("{ask} is waited for: {} bytes", said.len()))
+        .unwrap();
+    said
+}
