@@ -182,7 +182,9 @@ impl Chains {
 
     /// A host has all of it. It still is a parent.
     pub fn done(&mut self, host: usize) {
-        self.hosts[host].done = true;
+        if !std::mem::replace(&mut self.hosts[host].done, true) {
+            self.note_rate_of_done(host);
+        }
     }
 
     fn is_there(&self, host: usize) -> bool {

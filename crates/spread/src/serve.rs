@@ -249,7 +249,10 @@ impl Pace {
             return Ok(());
         }
         let held = self.bytes as f64 * UNSENT.as_secs_f64() / time.as_secs_f64();
-        let held = (held as u64).clamp(HELD.start, HELD.end);
+        // What does not fill a packet may wait for more in the kernel, which takes no more as long as half of what it may
+        // hold is there: with packets of 64 KiB (loopback) each piece would stand for 200 ms.
+        let least = (3 * largest(stream)?).clamp(HELD.start, HELD.end);
+        let held = (held as u64).clamp(least, HELD.end);
         self.since = Instant::now();
         self.bytes = 0;
         // Not for every small change.
@@ -258,6 +261,22 @@ impl Pace {
             hold(stream, held as u32)?;
         }
         Ok(())
+    }
+}
+
+/// Bytes of a packet: `TCP_MAXSEG`, tcp(7)
+fn largest(stream: &TcpStream) -> io::Result<u64> {
+    let (mut bytes, mut len) = (0_u32, size_of::<u32>() as libc::socklen_t);
+    // SAFETY: the descriptor is open as long as the stream is borrowed; the pointers are to a number of the length that is
+    // given and to that length, and both live longer than the call.
+    let got = unsafe {
+        let value = (&raw mut bytes).cast();
+        let (level, option) = (libc::IPPROTO_TCP, libc::TCP_MAXSEG);
+        libc::getsockopt(stream.as_raw_fd(), level, option, value, &raw mut len)
+    };
+    match got {
+        0 => Ok(bytes.into()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

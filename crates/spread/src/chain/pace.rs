@@ -20,6 +20,9 @@ const SLOW_FOR: f64 = 0.09;
 const VERY_SLOW: f64 = 0.35;
 const VERY_LEAST: f64 = 0.27;
 
+/// The best rate is that of so many seconds: links let through more at their beginning than they carry.
+const STEADY: f64 = 0.38;
+
 /// It is behind its parent by what comes in so many seconds.
 const BEHIND: f64 = 0.12;
 
@@ -105,6 +108,14 @@ impl Pace {
         };
         Some((last.1 as f64 - bytes).max(0.0) / (last.0 - at))
     }
+
+    /// Bytes a second, at least, of one that has all now, perhaps before its rate could be taken.
+    fn rate_until_done(&self) -> f64 {
+        let ends = self.samples.front().zip(self.samples.back());
+        ends.map_or(0.0, |(first, last)| {
+            (last.1 - first.1) as f64 / (last.0 - first.0).max(LEAST)
+        })
+    }
 }
 
 /// The root has all, so nothing shows whether the first host of a chain is slow but trying other ones.
@@ -118,6 +129,11 @@ pub(super) struct Trial {
 }
 
 impl Chains {
+    /// A host has all. How fast it came counts, however soon that was: whoever has less elsewhere can have it from there.
+    pub(super) fn note_rate_of_done(&mut self, host: usize) {
+        self.best = self.best.max(self.hosts[host].pace.rate_until_done());
+    }
+
     /// How many bytes a host has.
     pub fn report(&mut self, host: usize, bytes: u64) {
         let now = self.now;
@@ -134,11 +150,13 @@ impl Chains {
     /// Looks for links that are slow, and acts on them. To be called some ten times a second.
     pub fn look(&mut self) {
         self.arrange();
-        let open = self.hosts.iter().filter(|host| !host.done);
-        let best = open
-            .filter_map(|host| host.pace.rate(LEAST))
-            .fold(0.0, f64::max);
-        self.best = self.best.max(best);
+        let best = |least| {
+            let open = self.hosts.iter().filter(|host| !host.done);
+            let rates = open.filter_map(|host| host.pace.rate(least));
+            rates.fold(0.0, f64::max)
+        };
+        self.best = self.best.max(best(STEADY));
+        let best = best(LEAST);
         for chain in 0..self.chains.len() {
             if self.look_at_first(chain) {
                 continue;

@@ -191,3 +191,21 @@ fn nobody_who_is_far_behind_is_put_between_two() {
     chains.keep_apart(2, 0);
     assert_eq!(chains.order(), [[1, 0, 3, 2]]);
 }
+
+/// A link that lets through some more at once before its rate counts (a token bucket) made the first host look slow, and
+/// another one was tried in its place: a tenth of a second for nothing.
+#[test]
+fn what_a_link_lets_through_at_its_beginning_is_no_rate() {
+    let mut chains = chain(8);
+    for tick in 0..40 {
+        let now = f64::from(tick) / 10.0;
+        chains.time(now);
+        chains.progress(now / 7.0, (7.0 - now) * 2.5e6);
+        for host in 0..8 {
+            let burst = if tick > 0 { 400_000 } else { 0 };
+            chains.report(host, (now * 2.5e6) as u64 + burst);
+        }
+        chains.look();
+        assert_eq!(chains.order(), [[0, 1, 2, 3, 4, 5, 6, 7]], "after {now} s");
+    }
+}

@@ -101,3 +101,19 @@ async fn children_that_are_gone_take_nothing_of_the_limit() {
     })
     .await;
 }
+
+/// Where packets are large (64 KiB on loopback), what did not fill one waited for 200 ms in the kernel, each time: a third
+/// of the limit came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_is_reached_where_packets_are_large() {
+    limited(2 << 20, |source, id| async move {
+        let mut child = TcpStream::connect(source).await.unwrap();
+        child.write_all(&want(id, 0, 0)).await.unwrap();
+        take(&mut child, 1 << 20).await;
+        let begin = Instant::now();
+        take(&mut child, 4 << 20).await;
+        let took = begin.elapsed();
+        assert!(took < Duration::from_millis(2600), "{took:?}");
+    })
+    .await;
+}
