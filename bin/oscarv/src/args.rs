@@ -459,6 +459,12 @@ pub struct SpreadReceive {
     /// Replace files that did not come this way
     #[arg(long)]
     pub replace: bool,
+    /// Change trees of files where they are, name by name, and do not replace them as a whole
+    ///
+    /// For trees that are in use, or large: only what is new is written, and what stays is not touched. While names change,
+    /// for a moment, a tree is of both versions.
+    #[arg(long)]
+    pub in_place: bool,
     /// Take the processor and the disk only when nobody else wants them, on a host that runs VMs
     #[arg(long)]
     pub idle: bool,

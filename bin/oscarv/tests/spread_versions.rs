@@ -6,12 +6,12 @@
 mod kit;
 
 use kit::spread::{
-    all_of, change, command, image, make, nobody, noise, played, receiver, receiver_at, reported,
-    send,
+    Receiver, all_of, change, command, image, make, nobody, noise, played, receiver, receiver_at,
+    reported, send,
 };
 use serde_json::Value;
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -27,7 +27,14 @@ fn a_directory_comes_whole_and_then_what_is_new_in_it() {
     std::fs::write(tree.join("run"), "#!/bin/sh\n").unwrap();
     std::fs::set_permissions(tree.join("run"), Permissions::from_mode(0o750)).unwrap();
     std::os::unix::fs::symlink("usr/library", tree.join("link")).unwrap();
-    let hosts = [receiver(home, "one", &[]), receiver(home, "two", &[])];
+    let hosts = [
+        receiver(home, "one", &[]),
+        receiver(home, "two", &["--in-place"]),
+    ];
+    let inodes = || {
+        let of = |host: &Receiver| host.into.join("root/run").metadata().unwrap().ino();
+        [of(&hosts[0]), of(&hosts[1])]
+    };
     let to = format!("{},{}", hosts[0].address, hosts[1].address);
     let sent = || {
         let output = send(home, &["root", "--to", &to, "--output", "json"]);
@@ -55,8 +62,12 @@ fn a_directory_comes_whole_and_then_what_is_new_in_it() {
     std::fs::write(tree.join("usr/library"), changed).unwrap();
     std::fs::write(tree.join("added"), "added").unwrap();
     std::fs::remove_file(tree.join("link")).unwrap();
+    let before = inodes();
     let second = sent();
     assert!(second.iter().all(|bytes| *bytes < 200 << 10), "{second:?}");
+    // One tree is another one, the other one is the same.
+    assert_ne!(inodes()[0], before[0]);
+    assert_eq!(inodes()[1], before[1]);
     // Nothing is left beside it but what it is known by.
     let mut left: Vec<_> = std::fs::read_dir(hosts[0].into.join(".spread"))
         .unwrap()

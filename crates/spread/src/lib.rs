@@ -17,6 +17,7 @@
 //! | `port`, `gate`, `mend` | where a host listens; who may come in; frames that have to come again |
 //! | `keeper`, `place`, `seen`, `rereading` | checks what comes, puts it on disk, and knows it again |
 //! | `unpack`, `unpacking`, `filling` | makes a tree of its stream and of the version before, while it comes |
+//! | `update` | makes the tree that is there the next version, name by name |
 //! | `layout`, `topology` | racks and switches, and the file that has them |
 //! | `speed` | how fast this host's links are |
 //! | `chain` | who has it from whom: decisions only |
@@ -71,6 +72,7 @@ mod transfer;
 mod tree;
 mod unpack;
 mod unpacking;
+mod update;
 mod verify;
 pub mod version;
 mod wire;

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! DIR/NAME                    whole and checked; appears by rename. A tree: a directory
-//! DIR/.spread/NAME.tree       a tree that is being unpacked; then, for a moment, NAME.old.ID: the version before
+//! DIR/.spread/NAME.tree       a tree that is being unpacked, or what is new in it; then, for a moment, NAME.old.ID: the
+//!                             version before, or what is not in the new one
+//! DIR/.spread/NAME.steps      what makes the tree that is there the new one, while that is done
 //! DIR/.spread/NAME.headers    of the tree that is there: with its files, its stream again
 //! DIR/.spread/NAME.part       what has come; sparse
 //! DIR/.spread/NAME.spool      compressed frames, for children: number (u32), length (u32), bytes
@@ -13,6 +15,7 @@
 //! ```
 
 mod base;
+mod change;
 mod finish;
 mod resume;
 mod taking;
@@ -29,6 +32,7 @@ use crate::sign::Key;
 use crate::transfer::{Stock, Transfer};
 use crate::tree::Tree;
 use crate::unpacking::Target;
+use crate::update::Steps;
 use finish::{remove, settle, sweep};
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use serde::{Deserialize, Serialize};
@@ -55,6 +59,8 @@ pub struct Files {
     tree: bool,
     /// Of the tree that was unpacked.
     digest: Arc<OnceLock<Hash>>,
+    /// What makes the tree that is there the new one, if it is to become that in its place.
+    steps: Option<Arc<OnceLock<Steps>>>,
     lock: File,
 }
 
@@ -193,6 +199,7 @@ impl Files {
             id: header.id,
             tree: header.tree,
             digest: Arc::default(),
+            steps: None,
             lock,
         };
         let spool_end = match resumed {
@@ -244,6 +251,7 @@ impl Files {
             tree: beside(&self.directory, &self.name, "tree"),
             headers: beside(&self.directory, &self.name, "headers.new"),
             digest: self.digest.clone(),
+            steps: self.steps.clone(),
         }
     }
 }

@@ -52,6 +52,8 @@ pub struct Options {
     pub keys: Vec<Key>,
     /// May a file that did not come from a source be replaced?
     pub replace: bool,
+    /// A tree of which the version before is here is changed where it is, and not replaced as a whole.
+    pub in_place: bool,
     /// All connections are private; none: all are plain.
     pub tls: Option<Arc<Tls>>,
 }

@@ -61,6 +61,13 @@ impl Seen {
         Ok(Self { changed, ..self })
     }
 
+    /// What is remembered of the file or tree of this name, which something was done to and undone.
+    pub fn again(directory: &Path, name: &str) -> io::Result<Self> {
+        let text = std::fs::read(beside(directory, name, "seen"))?;
+        let before: Self = serde_json::from_slice(&text)?;
+        Self::of(&directory.join(name), &before.content)
+    }
+
     /// Are these of the same file, or tree, and is it as it was? What is in a tree says it; its own time some file systems
     /// change where it changes places with another one.
     pub fn is(&self, other: &Self) -> bool {

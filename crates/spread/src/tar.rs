@@ -8,6 +8,7 @@ mod pax;
 mod read;
 
 use pax::{decimal, record};
+use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -27,7 +28,7 @@ const SHORT: usize = 100;
 const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
 
 /// What has a name in a tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     File,
     Directory,
@@ -43,7 +44,7 @@ pub enum Kind {
 }
 
 /// A name in a tree, and what is known of it without looking into it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// From the tree's top, without `/` at either end; the top itself is empty.
     pub path: Vec<u8>,

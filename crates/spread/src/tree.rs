@@ -9,7 +9,8 @@ use look::look;
 
 use crate::manifest::{Bad, Hash};
 use crate::tar::{END, Entry, Kind};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -49,6 +50,15 @@ pub(crate) struct Node {
 struct Mark {
     inode: u64,
     changed: (i64, i64),
+}
+
+impl Mark {
+    fn of(stat: &Stat) -> Self {
+        Self {
+            inode: stat.st_ino,
+            changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
+    }
 }
 
 impl Tree {
@@ -220,6 +230,23 @@ impl Tree {
             && self
                 .file(node)
                 .is_ok_and(|file| crate::source::is_hole(&file, at - content, len))
+    }
+
+    /// Has nobody so much as touched anything in it? Nothing is read for that, no directory either: whatever is done in one
+    /// changes its own times.
+    pub fn is_untouched(&self) -> io::Result<bool> {
+        for node in &self.nodes {
+            let path = match node.entry.path.as_slice() {
+                [] => b".",
+                path => path,
+            };
+            match rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if node.mark.is_none_or(|mark| mark == Mark::of(&stat)) => {}
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// Is it all still as it was? The error names what is not.

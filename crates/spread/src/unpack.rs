@@ -1,4 +1,4 @@
-//! A tree is made of its stream, beside the place where it is to be.
+//! A tree, or what is new in one, is made of its stream, beside the place where it is to be.
 //!
 //! What comes is signed, and nevertheless not believed: each name is looked for from the open top of the new tree, over no
 //! link, and only what is not there yet is made.
@@ -51,30 +51,12 @@ impl Flow for &[u8] {}
 ///
 /// Errors name what could not be made; `InvalidData`: not the stream of a tree, or its base is not as it was.
 pub fn unpack(from: &mut impl Flow, top: &Path, headers: &mut impl Write) -> io::Result<Hash> {
-    std::fs::create_dir(top)?;
-    std::fs::set_permissions(top, std::fs::Permissions::from_mode(0o700))?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let root = Arc::new(rustix::fs::open(top, flags, Mode::empty())?);
-    let rights = Rights::of_this_process();
     let base = from.base().cloned();
-    let filling = base.as_ref().map(|base| Filling::start(base, rights));
-    let mut unpacker = Unpacker {
-        open: vec![(Vec::new(), root.clone())],
-        root,
-        rights,
-        directories: Vec::new(),
-        filling: filling.transpose()?,
-        buffer: vec![0; STEP],
-    };
-    while let Some(entry) = next(from, base.as_deref())? {
-        headers.write_all(&entry.header())?;
-        let directory = (entry.kind == Kind::Directory).then(|| entry.clone());
-        let name = entry.path.clone();
-        let about = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", shown(&name)));
-        unpacker.make(entry, from).map_err(about)?;
-        unpacker.directories.extend(directory);
-    }
-    headers.write_all(&[0; BLOCK as usize])?;
+    let mut unpacker = Unpacker::new(top, base.as_ref())?;
+    each(from, base.as_deref(), headers, |entry, from| {
+        let place = entry.path.clone();
+        unpacker.make(entry, &place, from)
+    })?;
     unpacker.end()?;
     // Whoever is to know the tree again looks at it while it is written.
     std::thread::scope(|scope| {
@@ -84,6 +66,36 @@ pub fn unpack(from: &mut impl Flow, top: &Path, headers: &mut impl Write) -> io:
         synced?;
         digest.unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
     })
+}
+
+/// Does this with each entry of a stream, whose content it has to take. The tree itself comes first, and once.
+///
+/// Errors name the entry.
+pub fn each<F: Flow>(
+    from: &mut F,
+    base: Option<&Tree>,
+    headers: &mut impl Write,
+    mut act: impl FnMut(Entry, &mut F) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut begun = false;
+    while let Some(entry) = next(from, base)? {
+        headers.write_all(&entry.header())?;
+        let name = entry.path.clone();
+        let result = match name.is_empty() == begun {
+            true => Err(bad("the tree itself has to come first, and once".to_owned())),
+            false => act(entry, from),
+        };
+        result.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", shown(&name))))?;
+        begun = true;
+    }
+    match begun {
+        true => headers.write_all(&[0; BLOCK as usize]),
+        false => Err(bad("it is no tree".to_owned())),
+    }
+}
+
+pub fn bad(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 /// The next header. One that is in the base is known.
@@ -100,47 +112,70 @@ fn next(from: &mut impl Flow, base: Option<&Tree>) -> io::Result<Option<Entry>> 
     Entry::read(from)
 }
 
-struct Unpacker {
+/// Makes what comes below a new directory.
+pub struct Unpacker {
     root: Arc<OwnedFd>,
     rights: Rights,
     /// Directories on the way to what was made last, with their paths; the first one is the top.
     open: Vec<(Vec<u8>, Arc<OwnedFd>)>,
-    /// In the order in which they came: they get their own times and rights when all is in them.
-    directories: Vec<Entry>,
+    /// Where they are, in the order in which they came: they get their own times and rights when all is in them.
+    directories: Vec<(Vec<u8>, Entry)>,
     filling: Option<Filling>,
     buffer: Vec<u8>,
 }
 
 impl Unpacker {
-    fn make(&mut self, entry: Entry, from: &mut impl Flow) -> io::Result<()> {
-        if entry.path.is_empty() != self.directories.is_empty() {
-            let why = "the tree itself has to come first, and once";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
-        let (directory, name) = split(&entry.path);
+    /// `top`: is made. `base`: what files are filled from.
+    pub fn new(top: &Path, base: Option<&Arc<Tree>>) -> io::Result<Self> {
+        std::fs::create_dir(top)?;
+        std::fs::set_permissions(top, std::fs::Permissions::from_mode(0o700))?;
+        let root = Arc::new(open_top(top)?);
+        let rights = Rights::of_this_process();
+        let filling = base.map(|base| Filling::start(base, rights));
+        Ok(Self {
+            open: vec![(Vec::new(), root.clone())],
+            root,
+            rights,
+            directories: Vec::new(),
+            filling: filling.transpose()?,
+            buffer: vec![0; STEP],
+        })
+    }
+
+    /// The directory that was made at this place, as it is to be.
+    pub fn directory(&self, place: &[u8]) -> Option<&Entry> {
+        let made = self.directories.iter().rev();
+        let mut found = made.filter(|(other, _)| other == place);
+        found.next().map(|(_, entry)| entry)
+    }
+
+    /// The new directory.
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// `place`: where, from the top on.
+    pub fn make(&mut self, entry: Entry, place: &[u8], from: &mut impl Flow) -> io::Result<()> {
+        let (directory, name) = split(place);
         let parent = self.parent(directory)?;
         let node = |kind, device| {
             rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(0o600), device)
         };
         match &entry.kind {
-            Kind::Directory if name.is_empty() => return Ok(()),
             Kind::Directory => {
-                rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
+                if !name.is_empty() {
+                    rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700))?;
+                }
+                self.directories.push((place.to_vec(), entry));
                 return Ok(());
             }
-            Kind::File => {
-                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-                let mode = Mode::from_raw_mode(0o600);
-                let file = rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, mode)?;
-                return self.fill(file.into(), entry, from);
-            }
+            Kind::File => return self.file(entry, place, Vec::new(), from),
             Kind::Hardlink(to) => {
                 let (directory, first) = split(to);
-                let other = self.inside(&self.root, directory, OFlags::PATH)?;
+                let other = inside(&self.root, directory, OFlags::PATH)?;
                 let found = rustix::fs::statat(&other, first, AtFlags::SYMLINK_NOFOLLOW)?;
                 if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-                    let why = format!("a second name of the directory {}", shown(to));
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                    return Err(bad(format!("a second name of the directory {}", shown(to))));
                 }
                 rustix::fs::linkat(&other, first, &parent, name, AtFlags::empty())?;
                 return Ok(());
@@ -182,28 +217,27 @@ impl Unpacker {
                 _ => drop(self.open.pop()),
             }
         };
-        let open = Arc::new(self.inside(&from, rest, OFlags::PATH)?);
+        let open = Arc::new(inside(&from, rest, OFlags::PATH)?);
         self.open.push((path.to_vec(), open.clone()));
         Ok(open)
     }
 
-    /// A directory below one that is open; over no link.
-    fn inside(&self, from: &OwnedFd, path: &[u8], how: OFlags) -> io::Result<OwnedFd> {
-        let path = if path.is_empty() { b"." } else { path };
-        let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        Ok(rustix::fs::openat2(
-            from,
-            path,
-            flags,
-            Mode::empty(),
-            beneath,
-        )?)
-    }
-
-    /// A file's content; blocks of zeros are left out. What is in the base others fetch from there.
-    fn fill(&mut self, file: File, entry: Entry, from: &mut impl Flow) -> io::Result<()> {
-        let (mut at, mut parts) = (0, Vec::<Part>::new());
+    /// A file with its content; blocks of zeros are left out. What is in the base others fetch from there. `parts`: what
+    /// was taken from the stream already of what is.
+    pub fn file(
+        &mut self,
+        entry: Entry,
+        place: &[u8],
+        mut parts: Vec<Part>,
+        from: &mut impl Flow,
+    ) -> io::Result<()> {
+        let (directory, name) = split(place);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o600);
+        let parent = self.parent(directory)?;
+        let file = rustix::fs::openat(&parent, name, flags | OFlags::CLOEXEC, mode)?;
+        let file = File::from(file);
+        let mut at = parts.last().map_or(0, |last| last.at + last.len);
         while at < entry.size {
             if let Some((start, len)) = from.shared()? {
                 let len = len.min(entry.size - at);
@@ -233,13 +267,7 @@ impl Unpacker {
             crate::place::write_sparse(&file, at, &self.buffer[..have])?;
             at += have as u64;
         }
-        let padding = entry.padded() - entry.size;
-        if padding > 0 {
-            match from.shared()? {
-                Some((_, len)) if len >= padding => from.skip(padding),
-                _ => from.read_exact(&mut [0; BLOCK as usize][..padding as usize])?,
-            }
-        }
+        pass_padding(&entry, from)?;
         match &self.filling {
             Some(filling) if !parts.is_empty() => filling.add(Job { file, entry, parts }),
             _ => {
@@ -249,20 +277,50 @@ impl Unpacker {
         }
     }
 
-    fn end(&mut self) -> io::Result<()> {
-        if self.directories.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no tree"));
-        }
+    /// Waits until all is made.
+    pub fn end(&mut self) -> io::Result<()> {
         if let Some(filling) = &mut self.filling {
             filling.end()?;
         }
-        for entry in std::mem::take(&mut self.directories).iter().rev() {
-            let open = self.inside(&self.root, &entry.path, OFlags::RDONLY);
+        for (place, entry) in std::mem::take(&mut self.directories).iter().rev() {
+            let open = inside(&self.root, place, OFlags::RDONLY);
             let dressed = open.and_then(|directory| self.rights.dress(&directory, entry));
             dressed.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.shown())))?;
         }
         Ok(())
     }
+}
+
+/// Opens a directory, which is no link.
+pub fn open_top(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// A directory below one that is open; over no link, and not where something is mounted.
+pub fn inside(from: &OwnedFd, path: &[u8], how: OFlags) -> io::Result<OwnedFd> {
+    let path = if path.is_empty() { b"." } else { path };
+    let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    Ok(rustix::fs::openat2(
+        from,
+        path,
+        flags,
+        Mode::empty(),
+        beneath,
+    )?)
+}
+
+/// What a file is filled up with in the stream.
+pub fn pass_padding(entry: &Entry, from: &mut impl Flow) -> io::Result<()> {
+    let padding = entry.padded() - entry.size;
+    if padding > 0 {
+        match from.shared()? {
+            Some((_, len)) if len >= padding => from.skip(padding),
+            _ => from.read_exact(&mut [0; BLOCK as usize][..padding as usize])?,
+        }
+    }
+    Ok(())
 }
 
 /// Gives what was made its place. What was there is there until then, and is at `made` afterwards: `true`.

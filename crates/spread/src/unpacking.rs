@@ -8,6 +8,7 @@ use crate::manifest::{Encoding, FRAME, Hash};
 use crate::transfer::Transfer;
 use crate::tree::Tree;
 use crate::unpack::{Flow, unpack};
+use crate::update::{self, Steps};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -26,6 +27,8 @@ pub struct Target {
     pub headers: PathBuf,
     /// What is known of the tree without reading it, when it is made.
     pub digest: Arc<OnceLock<Hash>>,
+    /// The tree that is there becomes the new one by these: only what is new in it is made. None: all of it is.
+    pub steps: Option<Arc<OnceLock<Steps>>>,
 }
 
 /// The thread. When this is dropped, it has ended.
@@ -89,8 +92,15 @@ fn all(stream: &mut Stream, target: &Target) -> io::Result<()> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&target.headers)?;
     let mut headers = BufWriter::with_capacity(STEP, headers);
-    let digest = unpack(stream, &target.tree, &mut headers)?;
-    let _ = target.digest.set(digest);
+    match (&target.steps, stream.base.clone()) {
+        (Some(steps), Some(base)) => {
+            let _ = steps.set(update::prepare(stream, &base, &target.tree, &mut headers)?);
+        }
+        _ => {
+            let digest = unpack(stream, &target.tree, &mut headers)?;
+            let _ = target.digest.set(digest);
+        }
+    }
     headers.flush()?;
     headers.get_ref().sync_all()
 }

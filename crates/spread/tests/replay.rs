@@ -87,6 +87,7 @@ async fn what_was_touched_or_removed_is_not_replaced_by_what_is_older() {
     let receiver = listener.local_addr().unwrap();
     let replacing = receive::Options {
         replace: true,
+        in_place: false,
         ..place.options("a")
     };
     let receives = tokio::spawn(receive::receive(listener, replacing, |_| {}));

@@ -248,6 +248,74 @@ async fn the_next_version_is_the_difference_and_comes_at_once() {
     place.tidy("a").await;
 }
 
+/// What stays is not touched, whoever works in it goes on, and what is left is as after any other transfer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_is_changed_where_it_is() {
+    let place = Place::new();
+    let tree = place.tree("source", 12);
+    let mut hosts = place.receivers(["b"]).await.to_vec();
+    hosts.push((
+        "a".to_owned(),
+        place.receiver_that_changes_in_place("a").await,
+    ));
+    for host in place.send_tree(&tree, &hosts).await {
+        assert_eq!(host.state, State::Done, "{host:?}");
+    }
+    let there = place.there("a");
+    let inode = |path: &str| there.join(path).symlink_metadata().unwrap().ino();
+    let stay = [
+        "",
+        "usr/share/doc",
+        "usr/library.5",
+        "bin/su",
+        "etc/fifo",
+        "etc/deep",
+    ];
+    let before = stay.map(inode);
+    let mut reader = File::open(there.join("usr/library.3")).unwrap();
+    for version in 0..3_u64 {
+        std::fs::write(tree.join("aaa"), noise(77 + version, 5000)).unwrap();
+        let library = tree.join("usr/library.3");
+        let mut bytes = std::fs::read(&library).unwrap();
+        bytes.splice(500_000..500_000, noise(78, 100));
+        std::fs::write(&library, bytes).unwrap();
+        std::fs::remove_file(tree.join(format!("usr/share/doc/{}", 17 + version))).unwrap();
+        std::fs::write(
+            tree.join("etc/passwd"),
+            format!("root:x:0:{version}::/:/bin/bash\n"),
+        )
+        .unwrap();
+        std::fs::create_dir_all(tree.join(format!("opt/{version}/lib"))).unwrap();
+        std::fs::write(tree.join(format!("opt/{version}/lib/new")), "new").unwrap();
+        let again = tree.join(format!("opt/{version}/lib/su"));
+        std::fs::hard_link(tree.join("bin/su"), again).unwrap();
+        if version == 1 {
+            // A link becomes a directory, a directory a file, a directory goes with what is in it.
+            std::fs::remove_file(tree.join("etc/link")).unwrap();
+            std::fs::create_dir(tree.join("etc/link")).unwrap();
+            std::fs::write(tree.join("etc/link/in"), "in").unwrap();
+            std::fs::remove_dir(tree.join("empty")).unwrap();
+            std::fs::write(tree.join("empty"), "no longer").unwrap();
+            std::fs::remove_dir_all(tree.join("opt/0")).unwrap();
+            std::fs::set_permissions(tree.join("etc"), Permissions::from_mode(0o711)).unwrap();
+        }
+        let report = place.send_tree(&tree, &hosts).await;
+        for host in report {
+            assert_eq!(host.state, State::Done, "{host:?}");
+            assert!(host.received < 100 << 10, "{host:?}");
+            assert_same(&tree, &place.there(&host.name));
+        }
+        assert_eq!(stay.map(inode), before, "{version}");
+        place.tidy("a").await;
+    }
+    let mut old = Vec::new();
+    reader.read_to_end(&mut old).unwrap();
+    assert!(old == noise(1003, 1 << 20));
+    // Nobody touches it: nothing comes.
+    let again = place.send_tree(&tree, &hosts).await;
+    assert!(again.iter().all(|host| host.received == 0), "{again:?}");
+}
+
 /// The time of the content was put back; that of the change shows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tree_that_was_tampered_with_is_no_base() {

@@ -23,6 +23,8 @@ pub(crate) const LEAST_SHARED: usize = 16 << 10;
 
 /// A version that a new one can be made from.
 pub struct Base {
+    /// What it is called here.
+    pub(super) name: String,
     pub old: Old,
     /// Of each frame of a file.
     pub(super) hashes: Vec<Hash>,
@@ -71,6 +73,7 @@ pub fn base(
             Old::Tree(_) => false,
         };
         return Some(Base {
+            name: name.to_owned(),
             old,
             hashes,
             seen,

@@ -1,6 +1,6 @@
 //! The end of a transfer: the file gets its name; and what is put right after somebody who was killed on the way there.
 
-use super::{Base, Files, Head, beside, has, write_whole};
+use super::{Base, Files, Head, beside, change, has, write_whole};
 use crate::manifest::{Header, Id};
 use crate::pull;
 use crate::seen::Seen;
@@ -40,16 +40,21 @@ impl Files {
                 self.part.sync_all()?;
             }
             let manifest = pull::manifest(transfer).map_err(io::Error::other)?;
-            let seen = match self.digest.get() {
-                Some(digest) => Seen::with(&made, &transfer.content(), Some(*digest))?,
-                None => Seen::of(&made, &transfer.content())?,
-            };
             write_whole(&of("manifest.minisig.new"), seal.as_bytes())?;
             write_whole(&of("manifest.new"), &manifest)?;
-            write_whole(&of("seen.new"), &serde_json::to_vec(&seen)?)?;
+            if self.steps().is_none() {
+                let seen = match self.digest.get() {
+                    Some(digest) => Seen::with(&made, &transfer.content(), Some(*digest))?,
+                    None => Seen::of(&made, &transfer.content())?,
+                };
+                write_whole(&of("seen.new"), &serde_json::to_vec(&seen)?)?;
+            }
             sync(&self.directory.join(".spread"))
         };
         let name = || {
+            if let Some(steps) = self.steps() {
+                return self.change(steps, transfer.content());
+            }
             let free = self.may_take(&target)?;
             // Some file systems change the time of a tree that they move.
             let now = Seen::with(&made, "", self.digest.get().copied())?;
@@ -169,6 +174,8 @@ pub(super) fn remove(directory: &Path, name: &str, what: &[&str]) {
 /// Brings to its end what somebody who was killed had begun: if the file has its name already, what proves it gets its
 /// names, too. To be called with the lock.
 pub(super) fn settle(directory: &Path, name: &str) {
+    // One that cannot be changed is what it was.
+    let _ = change::go_on(directory, name);
     let new = |what: &str| beside(directory, name, &format!("{what}.new"));
     let seen = std::fs::read(new("seen")).ok();
     let seen = seen.and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
@@ -200,11 +207,11 @@ pub fn recover(directory: &Path, name: &str) -> bool {
     let Ok(lock) = File::open(beside(directory, name, "lock")) else {
         return true;
     };
-    if !is("seen.new") && !is("head") {
+    if !is("seen.new") && !is("steps") && !is("head") {
         return true;
     }
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return !is("seen.new");
+        return !is("seen.new") && !is("steps");
     }
     settle(directory, name);
     true

@@ -151,6 +151,9 @@ pub(super) async fn offered(
             if hub.options.replace {
                 files.replace();
             }
+            if hub.options.in_place {
+                files.change_in_place();
+            }
             Session::new(transfer, *files, end, Trust::new(key, hub.door()))
         }
         Err(e) => Err(e),

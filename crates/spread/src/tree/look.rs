@@ -19,7 +19,7 @@ const THREADS: usize = 4;
 /// Errors: reading; `Unsupported`, naming it: what cannot be sent.
 pub fn look(root: &OwnedFd) -> io::Result<Vec<(Entry, Mark)>> {
     let stat = rustix::fs::fstat(root)?;
-    let top = take(root, Vec::new(), &stat)?;
+    let top = take(root, Vec::new(), &stat, false)?;
     let walk = Walk {
         device: stat.st_dev,
         state: Mutex::default(),
@@ -32,10 +32,9 @@ pub fn look(root: &OwnedFd) -> io::Result<Vec<(Entry, Mark)>> {
     });
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(THREADS));
     std::thread::scope(|scope| {
-        for _ in 1..threads {
+        for _ in 0..threads {
             scope.spawn(|| walk.work());
         }
-        walk.work();
     });
     let State {
         mut found, failed, ..
@@ -126,12 +125,14 @@ impl Walk {
 
     /// Looks into one directory after another, the last one that was found first.
     fn work(&self) {
+        // SAFETY: no memory is passed. This thread gets a working directory of its own, and ends after this.
+        let is_free = unsafe { libc::unshare(libc::CLONE_FS) } == 0;
         let mut state = self.state();
         loop {
             if let Some(below) = state.waiting.pop() {
                 state.busy += 1;
                 drop(state);
-                let looked = self.directory(&below);
+                let looked = self.directory(&below, is_free);
                 state = self.state();
                 state.busy -= 1;
                 match looked {
@@ -160,8 +161,9 @@ impl Walk {
         }
     }
 
-    /// What is in a directory, and which of it are directories; an error with the path that it is of.
-    fn directory(&self, below: &Below) -> Result<(Vec<Found>, Vec<Below>), Named> {
+    /// What is in a directory, and which of it are directories; an error with the path that it is of. `is_free`: this
+    /// thread may go there.
+    fn directory(&self, below: &Below, is_free: bool) -> Result<(Vec<Found>, Vec<Below>), Named> {
         let path = below.path.as_slice();
         let about = |path: &[u8], e: io::Error| {
             let why = io::Error::new(e.kind(), format!("{}: {e}", shown(path)));
@@ -180,6 +182,7 @@ impl Walk {
                 Arc::new(at.map_err(|e| about(path, e.into()))?)
             }
         };
+        let is_there = is_free && rustix::process::fchdir(&at).is_ok();
         let mut names = Vec::new();
         for entry in Dir::read_from(&at).map_err(|e| about(path, e.into()))? {
             let entry = entry.map_err(|e| about(path, e.into()))?;
@@ -214,7 +217,7 @@ impl Walk {
             if kind == FileType::Socket {
                 return refused(&inner, "is a socket, and cannot be sent");
             }
-            let one = take(&at, inner.clone(), &stat).map_err(|e| about(&inner, e))?;
+            let one = take(&at, inner.clone(), &stat, is_there).map_err(|e| about(&inner, e))?;
             found.push(one);
         }
         waiting.reverse();
@@ -222,12 +225,9 @@ impl Walk {
     }
 }
 
-/// One name, in an open directory.
-fn take(at: &OwnedFd, path: Vec<u8>, stat: &Stat) -> io::Result<Found> {
-    let mark = Mark {
-        inode: stat.st_ino,
-        changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
-    };
+/// One name, in an open directory. `is_there`: it is this thread's working directory.
+fn take(at: &OwnedFd, path: Vec<u8>, stat: &Stat, is_there: bool) -> io::Result<Found> {
+    let mark = Mark::of(stat);
     let kind = FileType::from_raw_mode(stat.st_mode);
     let several = kind != FileType::Directory && stat.st_nlink > 1;
     let (_, name) = split(&path);
@@ -261,7 +261,7 @@ fn take(at: &OwnedFd, path: Vec<u8>, stat: &Stat) -> io::Result<Found> {
         attributes: match kind {
             // None of those that are kept can be a link's.
             FileType::Symlink => Vec::new(),
-            _ => attributes(at, name)?,
+            _ => attributes(at, name, is_there)?,
         },
         path,
     };
@@ -284,11 +284,15 @@ pub fn is_kept(attribute: &[u8]) -> bool {
 }
 
 /// Extended attributes of a name in an open directory, sorted; of the directory itself, if the name is empty.
-fn attributes(at: &OwnedFd, name: &[u8]) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+fn attributes(at: &OwnedFd, name: &[u8], is_there: bool) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     use rustix::io::Errno;
-    let mut path = format!("/proc/self/fd/{}/", at.as_raw_fd()).into_bytes();
+    let mut path = match is_there {
+        true => Vec::new(),
+        // There is no system call that takes an open directory and a name; that way is slower.
+        false => format!("/proc/self/fd/{}/", at.as_raw_fd()).into_bytes(),
+    };
     path.extend(if name.is_empty() { b"." } else { name });
-    let mut list = vec![0; 1 << 10];
+    let mut list = vec![0; 256];
     let len = loop {
         match rustix::fs::llistxattr(path.as_slice(), list.as_mut_slice()) {
             Ok(len) => break len,

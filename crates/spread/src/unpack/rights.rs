@@ -3,6 +3,7 @@
 use crate::tar::{Entry, Kind, shown};
 use crate::tree::is_kept;
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -34,6 +35,34 @@ impl Rights {
         rustix::fs::fchmod(file, self.mode(entry))?;
         self.give(file, others)?;
         Ok(rustix::fs::futimens(file, &times(entry.modified))?)
+    }
+
+    /// The same for a directory that was another one's version: what it has and is not to have goes.
+    pub fn dress_anew(self, file: &impl AsFd, before: &Entry, entry: &Entry) -> io::Result<()> {
+        for (name, _) in &before.attributes {
+            let stays = entry.attributes.iter().any(|(other, _)| other == name);
+            if !stays && is_kept(name) {
+                match rustix::fs::fremovexattr(file, name.as_slice()) {
+                    // It was not given to it: this process may not.
+                    Ok(()) | Err(Errno::NODATA) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+        }
+        self.dress(file, entry)
+    }
+
+    /// Lets whoever is not root change what is in a directory of his, and move it.
+    pub fn open_up(self, directory: &impl AsFd) -> io::Result<()> {
+        if self.is_root {
+            return Ok(());
+        }
+        let mode = rustix::fs::fstat(directory)?.st_mode & 0o7777;
+        if mode & 0o700 != 0o700 {
+            let mode = Mode::from_raw_mode(mode | 0o700);
+            rustix::fs::chmodat(directory, c".", mode, AtFlags::empty())?;
+        }
+        Ok(())
     }
 
     fn give(self, file: &impl AsFd, attributes: Vec<&(Vec<u8>, Vec<u8>)>) -> io::Result<()> {

@@ -266,6 +266,7 @@ async fn receiving(dir: &Path) {
         into: dir.to_owned(),
         keys: vec![Key::read(&set("SPREAD_KEY").unwrap()).unwrap()],
         replace: false,
+        in_place: set("SPREAD_IN_PLACE").is_some(),
     };
     let told = |event: Event| match event {
         Event::Begun { .. } => say("begun"),

@@ -87,6 +87,7 @@ async fn of_two_files_of_one_name_the_newer_one_stays() {
         into: lab.path("a"),
         keys: vec![lab.signer.key(), other.key()],
         replace: false,
+        in_place: false,
     };
     tokio::spawn(receive::receive(listener, both, |_| {}));
     let first = lab.source(&old);

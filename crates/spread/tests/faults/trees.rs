@@ -113,29 +113,40 @@ fn is_done(host: &Host) {
 }
 
 /// Where a moment is seen, below `.spread`, by the beginning of a name.
-const MOMENTS: [&str; 6] = [
+const MOMENTS: [&str; 7] = [
     "tree.head",
     "tree.tree",
     "tree.pages",
     "tree.headers.new",
     "tree.manifest.minisig.new",
     "tree.old.",
+    "tree.steps",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_at_any_moment_of_a_trees_next_version() {
+    kills(&[]).await;
+}
+
+/// While it is changed where it is, it may be of both versions; it is not any more when the receiver is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_moment_while_a_tree_is_changed_in_its_place() {
+    kills(&[("SPREAD_IN_PLACE", String::new())]).await;
+}
+
+async fn kills(how: &[(&str, String)]) {
     let place = Place::new();
     let top = tree(&place);
-    let mut receiver = place.start_receiver("a", "127.0.0.1:0", &[]);
+    let mut receiver = place.start_receiver("a", "127.0.0.1:0", how);
     let address = receiver.address;
     is_done(&send(&place, &top, address).await);
     let there = place.path("a/tree");
-    for (round, moment) in MOMENTS.into_iter().cycle().take(12).enumerate() {
+    for (round, moment) in MOMENTS.into_iter().cycle().take(14).enumerate() {
         let before = all_of(&top);
         assert_eq!(difference(&there, &before), [""; 0]);
         change(&top, 20_000 + round as u64);
         let after = all_of(&top);
-        let pause = Duration::from_millis(round as u64 / 6 * 7);
+        let pause = Duration::from_millis(round as u64 / 7 * 7);
         let beside = place.path("a/.spread");
         let killer = std::thread::spawn(move || {
             let begin = Instant::now();
@@ -156,11 +167,15 @@ async fn a_kill_at_any_moment_of_a_trees_next_version() {
         killer.join().unwrap();
         let what = format!("{moment} and {pause:?}");
         let now = all_of(&there);
-        assert!(now == before || now == after, "neither one: {what}");
+        let between = place.path("a/.spread/tree.steps").exists();
+        assert!(
+            between || now == before || now == after,
+            "neither one: {what}"
+        );
         if interrupted.state == State::Done {
             assert!(now == after, "{what}");
         }
-        receiver = place.start_receiver("a", &address.to_string(), &[]);
+        receiver = place.start_receiver("a", &address.to_string(), how);
         let host = send(&place, &top, address).await;
         is_done(&host);
         assert!(host.received < LITTLE, "{what}: {host:?}");
@@ -171,6 +186,15 @@ async fn a_kill_at_any_moment_of_a_trees_next_version() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_is_not_root_receives_a_tree() {
+    not_root(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_is_not_root_has_a_tree_changed_in_its_place() {
+    not_root(&[("SPREAD_IN_PLACE", String::new())]).await;
+}
+
+async fn not_root(how: &[(&str, String)]) {
     if may_not("a receiver that is another user") {
         return;
     }
@@ -180,7 +204,7 @@ async fn a_user_who_is_not_root_receives_a_tree() {
     std::fs::set_permissions(place.path(""), open).unwrap();
     std::fs::create_dir(place.path("a")).unwrap();
     chown(place.path("a"), Some(NOBODY), Some(NOBODY)).unwrap();
-    let user = [("SPREAD_USER", NOBODY.to_string())];
+    let user = [how, &[("SPREAD_USER", NOBODY.to_string())]].concat();
     let receiver = place.start_receiver("a", "127.0.0.1:0", &user);
     let there = place.path("a/tree");
     for version in 0..3 {

@@ -100,6 +100,7 @@ impl Place {
             into: self.path(name),
             keys: vec![self.signer.key()],
             replace: false,
+            in_place: false,
             tls: None,
         }
     }
@@ -123,6 +124,18 @@ impl Place {
                 ..self.options(name)
             },
         );
+        address
+    }
+
+    /// One that changes trees where they are, until the test ends.
+    pub async fn receiver_that_changes_in_place(&self, name: &str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = receive::Options {
+            in_place: true,
+            ..self.options(name)
+        };
+        self.receive_with(listener, options);
         address
     }
 

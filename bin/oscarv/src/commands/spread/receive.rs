@@ -67,6 +67,7 @@ pub fn run(context: &Context, args: &SpreadReceive) -> Result<Code> {
             into: args.into.clone(),
             keys,
             replace: args.replace,
+            in_place: args.in_place,
             tls,
         };
         tokio::select! {

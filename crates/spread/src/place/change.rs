@@ -1,0 +1,223 @@
+//! A tree that is there becomes the new version where it is.
+
+use super::finish::remove;
+use super::{Files, Old, beside, taking, write_whole};
+use crate::manifest::Id;
+use crate::seen::Seen;
+use crate::tree::Tree;
+use crate::unpack;
+use crate::update::{Steps, Stopped};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What is to be done in the tree of a name. While it is on the disk, it is done or undone before anything else.
+#[derive(Serialize, Deserialize)]
+struct Plan<S> {
+    id: String,
+    /// What the tree will be.
+    content: String,
+    steps: S,
+}
+
+impl Files {
+    /// If it is made from the tree that has its name, that becomes the new one in its place. To be called before anything
+    /// comes.
+    pub fn change_in_place(&mut self) {
+        let base = self.base.as_ref();
+        if base.is_some_and(|base| base.name == self.name && matches!(base.old, Old::Tree(_))) {
+            self.steps = Some(Arc::default());
+        }
+    }
+
+    /// What is to be done in the tree.
+    pub(super) fn steps(&self) -> Option<&Steps> {
+        self.steps.as_ref().and_then(|steps| steps.get())
+    }
+
+    /// Makes the tree that is there the new one.
+    ///
+    /// Errors: it cannot be done, and the tree is what it was; `InvalidData`: somebody has changed it meanwhile.
+    pub(super) fn change(&self, steps: &Steps, content: String) -> io::Result<()> {
+        let untouched = match self.base.as_ref().map(|base| &base.old) {
+            Some(Old::Tree(base)) => base.is_untouched()?,
+            _ => false,
+        };
+        if !untouched {
+            let why = "the version that is here was changed meanwhile";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        taking::mounted(&self.directory.join(&self.name))?;
+        let plan = Plan {
+            id: self.id.to_string(),
+            content,
+            steps,
+        };
+        let plan = serde_json::to_vec(&plan)?;
+        write_whole(&beside(&self.directory, &self.name, "steps"), &plan)?;
+        sync(&self.directory)?;
+        go_on(&self.directory, &self.name)
+    }
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory.join(".spread"))?.sync_all()
+}
+
+/// Does what is to be done in the tree of this name, also after somebody who was killed while he did it. What proves the
+/// new version is there then, under other names. To be called with the lock.
+///
+/// Errors: as [`Files::change`].
+pub(super) fn go_on(directory: &Path, name: &str) -> io::Result<()> {
+    let plan = match std::fs::read(beside(directory, name, "steps")) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let plan: Plan<Steps> = serde_json::from_slice(&plan)?;
+    let id: Id = plan.id.parse().map_err(io::Error::other)?;
+    let (target, made) = (directory.join(name), beside(directory, name, "tree"));
+    let old = unpack::aside(&beside(directory, name, "old"), id);
+    // When it is moved, all is done.
+    if made.exists() {
+        if let Err(why) = plan.steps.carry_out(&target, &made) {
+            remove(directory, name, &["steps"]);
+            sync(directory)?;
+            unpack::remove(&made)?;
+            return Err(match why {
+                Stopped::Undone(why) => {
+                    // What was moved to and fro has other times than before. If somebody was at work in the tree, that is
+                    // still seen.
+                    let headers = std::fs::read(beside(directory, name, "headers"))?;
+                    if Tree::open(&target)?.with_headers(&headers).is_ok() {
+                        let seen = serde_json::to_vec(&Seen::again(directory, name)?)?;
+                        write_whole(&beside(directory, name, "seen"), &seen)?;
+                    }
+                    // Not to be taken for a version that is not what it should be.
+                    io::Error::other(why.to_string())
+                }
+                Stopped::Between(why, not_back) => io::Error::other(format!(
+                    "{why}; {} is of two versions now, since that could not be undone ({not_back}): send all of it \
+                     again to a receiver with --replace",
+                    target.display()
+                )),
+            });
+        }
+        std::fs::rename(&made, &old)?;
+        sync(directory)?;
+    }
+    // Before the tree is looked at: a file that loses one of its names is changed by that.
+    unpack::remove(&old)?;
+    let seen = serde_json::to_vec(&Seen::of(&target, &plan.content)?)?;
+    write_whole(&beside(directory, name, "seen.new"), &seen)?;
+    remove(directory, name, &["steps"]);
+    sync(directory)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::tree::tests::{Thing, make, stream};
+    use crate::update;
+    use crate::update::tests::Known;
+
+    /// A tree that came, and what would make it another one with one file more and another one less.
+    fn planned(dir: &Path) -> (Vec<u8>, Vec<u8>) {
+        let file = |name: &str, seed| (name.to_owned(), Thing::File(seed, 5000, 0), 1);
+        let (tree, next) = (dir.join("tree"), dir.join("next"));
+        std::fs::create_dir(dir.join(".spread")).unwrap();
+        make(&tree, &[file("a", 1), file("b", 2), file("c", 3)]);
+        make(&next, &[file("a", 4), file("b", 2), file("d", 5)]);
+        let base = Arc::new(Tree::open(&tree).unwrap());
+        let headers = base.nodes().iter().flat_map(|node| node.entry.header());
+        let headers: Vec<u8> = headers.chain([0; 512]).collect();
+        let of = |what: &str| beside(dir, "tree", what);
+        std::fs::write(of("headers"), headers).unwrap();
+        let seen = serde_json::to_vec(&Seen::of(&tree, "old").unwrap()).unwrap();
+        std::fs::write(of("seen"), seen).unwrap();
+        let next = Tree::open(&next).unwrap();
+        let mut flow = Known::new(base.clone(), &next);
+        let steps = update::prepare(&mut flow, &base, &of("tree"), &mut Vec::new()).unwrap();
+        let plan = Plan {
+            id: Id([1; 16]).to_string(),
+            content: "new".to_owned(),
+            steps,
+        };
+        std::fs::write(of("steps"), serde_json::to_vec(&plan).unwrap()).unwrap();
+        (stream(&base), stream(&next))
+    }
+
+    fn beside_it(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir.join(".spread")).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn now(dir: &Path) -> Vec<u8> {
+        stream(&Tree::open(&dir.join("tree")).unwrap())
+    }
+
+    #[test]
+    fn what_was_begun_is_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (_, after) = planned(dir);
+        // As somebody who was killed before what proves it was written would have left it, too.
+        let plan = std::fs::read(beside(dir, "tree", "steps")).unwrap();
+        for _ in 0..2 {
+            go_on(dir, "tree").unwrap();
+            assert!(now(dir) == after);
+            assert_eq!(
+                beside_it(dir),
+                ["tree.headers", "tree.seen", "tree.seen.new"]
+            );
+            let seen = std::fs::read(beside(dir, "tree", "seen.new")).unwrap();
+            let seen: Seen = serde_json::from_slice(&seen).unwrap();
+            assert!(seen.is(&Seen::of(&dir.join("tree"), "new").unwrap()));
+            std::fs::write(beside(dir, "tree", "steps"), &plan).unwrap();
+        }
+    }
+
+    /// Somebody's file stands where something new is to come.
+    #[test]
+    fn what_somebody_does_meanwhile_stays_and_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (before, _) = planned(dir);
+        std::fs::write(dir.join("tree/d"), "mine").unwrap();
+        let why = go_on(dir, "tree").unwrap_err().to_string();
+        assert!(why.starts_with("d: "), "{why}");
+        assert_eq!(std::fs::read(dir.join("tree/d")).unwrap(), b"mine");
+        assert!(Seen::read(dir, "tree", |_| true).is_none());
+        std::fs::remove_file(dir.join("tree/d")).unwrap();
+        let top = Seen::of(&dir.join("next"), "").unwrap();
+        top.put_time_back(&dir.join("tree")).unwrap();
+        assert!(now(dir) == before);
+        assert_eq!(beside_it(dir), ["tree.headers", "tree.seen"]);
+    }
+
+    /// A tree that was changed to and fro has other times of change: it was not known any more.
+    #[test]
+    fn what_was_undone_is_known_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (before, _) = planned(dir);
+        let steps = beside(dir, "tree", "steps");
+        let mut plan: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&steps).unwrap()).unwrap();
+        // The last one cannot be done.
+        let last = serde_json::json!({"Out": {"path": b"nothing", "place": b"out"}});
+        plan["steps"]["moves"].as_array_mut().unwrap().push(last);
+        std::fs::write(&steps, plan.to_string()).unwrap();
+        let why = go_on(dir, "tree").unwrap_err().to_string();
+        assert!(why.starts_with("nothing: "), "{why}");
+        assert!(now(dir) == before);
+        assert_eq!(Seen::read(dir, "tree", |_| true).unwrap().content, "old");
+        assert_eq!(beside_it(dir), ["tree.headers", "tree.seen"]);
+    }
+}
