@@ -22,7 +22,7 @@ mod taking;
 
 pub use base::{Base, Old, base};
 pub(crate) use base::{LEAST_SHARED, clone_range};
-pub use finish::recover;
+pub use finish::{recover, recover_trees};
 pub use taking::{directory, is_refused, mounted, newer, stays};
 
 use crate::manifest::{FRAME, Hash, Header, Id};

@@ -6,6 +6,7 @@ mod session;
 
 use crate::gate::{self, Gate, Guest};
 use crate::manifest::{Header, Id};
+use crate::place;
 use crate::places::Places;
 use crate::port;
 use crate::serve;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader, Chain, ReadHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 
 /// A first line that takes longer is none.
@@ -183,6 +184,9 @@ pub async fn receive(
         offers: Gate::with(OFFERS, Places::new(0, 0)),
     });
     gate::allow_files();
+    // Nobody should have to wait for the next version to have this one.
+    let directory = hub.options.into.clone();
+    spawn_blocking(move || place::recover_trees(&directory)).await?;
     let mut connections = JoinSet::new();
     let gate = Gate::new(Places::new(CHILDREN, OF_ADDRESS));
     loop {

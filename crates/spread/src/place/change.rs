@@ -149,6 +149,20 @@ mod tests {
         (stream(&base), stream(&next))
     }
 
+    #[test]
+    fn a_receiver_that_starts_does_what_was_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (_, after) = planned(dir);
+        std::fs::write(beside(dir, "tree", "lock"), "").unwrap();
+        std::fs::write(beside(dir, "tree", "manifest.new"), "proof").unwrap();
+        super::super::recover_trees(dir);
+        assert!(now(dir) == after);
+        assert_eq!(Seen::read(dir, "tree", |_| true).unwrap().content, "new");
+        let names = ["headers", "lock", "manifest", "seen"].map(|name| format!("tree.{name}"));
+        assert_eq!(beside_it(dir), names);
+    }
+
     fn beside_it(dir: &Path) -> Vec<String> {
         let entries = std::fs::read_dir(dir.join(".spread")).unwrap();
         let mut names: Vec<String> = entries

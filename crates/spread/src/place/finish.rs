@@ -201,6 +201,16 @@ pub(super) fn settle(directory: &Path, name: &str) {
     }
 }
 
+/// Trees that somebody was changing where they are who was killed become one version.
+pub fn recover_trees(directory: &Path) {
+    let entries = std::fs::read_dir(directory.join(".spread"));
+    for entry in entries.into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let name = file.to_str().and_then(|file| file.strip_suffix(".steps"));
+        name.map(|name| recover(directory, name));
+    }
+}
+
 /// Puts right what somebody left who was killed. `false`: somebody is about to give the file its name; look again.
 pub fn recover(directory: &Path, name: &str) -> bool {
     let is = |what: &str| beside(directory, name, what).exists();

@@ -144,8 +144,7 @@ impl Site {
         }
         let (directory, name) = split(first);
         let from = inside(&self.tree, directory, OFlags::PATH)?;
-        let (directory, link) = split(place);
-        let to = inside(&self.beside, directory, OFlags::PATH)?;
+        let (to, link) = self.parent(&self.beside, place)?;
         match rustix::fs::linkat(&from, name, &to, link, AtFlags::empty()) {
             Err(Errno::EXIST) => Ok(()),
             other => Ok(other?),

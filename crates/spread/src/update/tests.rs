@@ -292,22 +292,31 @@ fn hostile_streams_change_nothing() {
     }
 }
 
-/// Directories that their owner may not write to.
+/// Directories that their owner may not write to. A second name of a file that stays comes into one of them.
 #[test]
 fn whoever_is_not_root_changes_what_is_his() {
     as_ordinary_user(|dir| {
+        let again = ("again".to_owned(), Thing::Again, 0);
         let old = vec![directory(
             "closed",
-            vec![file("one", 1), directory("in", vec![file("x", 2)])],
+            vec![
+                file("a", 9),
+                file("one", 1),
+                directory("in", vec![file("x", 2)]),
+            ],
         )];
         let new = vec![directory(
             "closed",
-            vec![file("one", 3), directory("new", vec![file("x", 2)])],
+            vec![
+                file("a", 9),
+                directory("new", vec![directory("deep", vec![again])]),
+                file("one", 3),
+            ],
         )];
         let [tree, next, beside] = ["tree", "next", "beside"].map(|name| dir.join(name));
         for (top, things) in [(&tree, &old), (&next, &new)] {
             make(top, things);
-            for closed in ["closed/in", "closed/new", "closed"] {
+            for closed in ["closed/in", "closed/new/deep", "closed/new", "closed"] {
                 if top.join(closed).exists() {
                     let mode = std::fs::Permissions::from_mode(0o555);
                     std::fs::set_permissions(top.join(closed), mode).unwrap();
@@ -326,6 +335,7 @@ fn whoever_is_not_root_changes_what_is_his() {
             steps.back(&site, done).unwrap();
             assert!(now() == before, "{most}");
         }
+        assert_eq!(steps.links.len(), 1);
         steps.carry_out(&tree, &beside).unwrap();
         assert!(now() == stream(&next));
         crate::unpack::remove(&beside).unwrap();
