@@ -5,7 +5,7 @@
 //! DIR/.spread/NAME.tree       a tree that is being unpacked, or what is new in it; then, for a moment, NAME.old.ID: the
 //!                             version before, or what is not in the new one
 //! DIR/.spread/NAME.steps      what makes the tree that is there the new one, while that is done
-//! DIR/.spread/NAME.headers    of the tree that is there: with its files, its stream again
+//! DIR/.spread/NAME.names      of the tree that is there: its names as they came, and what each is known by here
 //! DIR/.spread/NAME.part       what has come; sparse
 //! DIR/.spread/NAME.spool      compressed frames, for children: number (u32), length (u32), bytes
 //! DIR/.spread/NAME.head       header and its signature of what is coming
@@ -25,7 +25,7 @@ pub(crate) use base::{LEAST_SHARED, clone_range};
 pub use finish::{recover, recover_trees};
 pub use taking::{directory, is_refused, mounted, newer, stays};
 
-use crate::manifest::{FRAME, Hash, Header, Id};
+use crate::manifest::{FRAME, Header, Id};
 use crate::rereading::Rereading;
 use crate::seen::Seen;
 use crate::sign::Key;
@@ -57,8 +57,6 @@ pub struct Files {
     replace: bool,
     id: Id,
     tree: bool,
-    /// Of the tree that was unpacked.
-    digest: Arc<OnceLock<Hash>>,
     /// What makes the tree that is there the new one, if it is to become that in its place.
     steps: Option<Arc<OnceLock<Steps>>>,
     lock: File,
@@ -198,7 +196,6 @@ impl Files {
             replace: false,
             id: header.id,
             tree: header.tree,
-            digest: Arc::default(),
             steps: None,
             lock,
         };
@@ -249,8 +246,7 @@ impl Files {
     pub fn unpacked(&self) -> Target {
         Target {
             tree: beside(&self.directory, &self.name, "tree"),
-            headers: beside(&self.directory, &self.name, "headers.new"),
-            digest: self.digest.clone(),
+            names: beside(&self.directory, &self.name, "names.new"),
             steps: self.steps.clone(),
         }
     }

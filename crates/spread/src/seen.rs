@@ -1,8 +1,8 @@
 //! How a file or a tree that came whole is known again without reading it.
 
-use crate::manifest::{Hash, hex};
+use crate::manifest::hex;
 use crate::place::beside;
-use crate::tree::Tree;
+use crate::tree::{self, Tree};
 use crate::unpack;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -21,29 +21,16 @@ pub struct Seen {
     changed: Option<(i64, i64)>,
     /// What it is, in hexadecimal digits.
     pub content: String,
-    /// Of all that is in a tree.
+    /// Of all names in a tree, and what they are known by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<String>,
 }
 
 impl Seen {
-    pub fn of(file: &Path, content: &str) -> io::Result<Self> {
-        Self::look(file, content).map(|(seen, _)| seen)
-    }
-
-    /// The same, and a tree as it is now.
-    fn look(file: &Path, content: &str) -> io::Result<(Self, Option<Tree>)> {
-        let tree = match std::fs::symlink_metadata(file)?.is_dir() {
-            true => Some(Tree::open(file)?),
-            false => None,
-        };
-        let digest = tree.as_ref().map(Tree::digest_where_it_is);
-        Ok((Self::with(file, content, digest)?, tree))
-    }
-
-    /// Of a tree whose digest is known.
-    pub fn with(file: &Path, content: &str, digest: Option<Hash>) -> io::Result<Self> {
+    /// `names`: what is remembered of a tree that came.
+    pub fn of(file: &Path, content: &str, names: Option<&[u8]>) -> io::Result<Self> {
         let data = std::fs::symlink_metadata(file)?;
+        let digest = names.map(|names| tree::digest(file, names)).transpose()?;
         Ok(Self {
             tree: digest.map(|digest| hex(&digest)),
             size: data.size(),
@@ -61,16 +48,9 @@ impl Seen {
         Ok(Self { changed, ..self })
     }
 
-    /// What is remembered of the file or tree of this name, which something was done to and undone.
-    pub fn again(directory: &Path, name: &str) -> io::Result<Self> {
-        let text = std::fs::read(beside(directory, name, "seen"))?;
-        let before: Self = serde_json::from_slice(&text)?;
-        Self::of(&directory.join(name), &before.content)
-    }
-
     /// Are these of the same file, or tree, and is it as it was? What is in a tree says it; its own time some file systems
     /// change where it changes places with another one.
-    pub fn is(&self, other: &Self) -> bool {
+    fn is(&self, other: &Self) -> bool {
         let all = |seen: &Self| (seen.size, seen.inode);
         all(self) == all(other)
             && (self.tree.is_some() || self.modified == other.modified)
@@ -104,12 +84,33 @@ impl Seen {
         name: &str,
         wanted: impl Fn(&Self) -> bool,
     ) -> Option<(Self, Option<Tree>)> {
-        let text = std::fs::read(beside(directory, name, "seen")).ok()?;
-        let seen: Self = serde_json::from_slice(&text).ok()?;
+        let seen: Self = serde_json::from_slice(&beside_it(directory, name, "seen")?).ok()?;
         if !wanted(&seen) {
             return None;
         }
-        let (now, tree) = Self::look(&directory.join(name), &seen.content).ok()?;
-        now.is(&seen).then_some((seen, tree))
+        let tree = seen.still(directory, name, "names")?;
+        Some((seen, tree))
     }
+
+    /// The file of this name, or the tree, if it is as it was; a tree as it came. `names`: where what is remembered of that is.
+    pub fn still(&self, directory: &Path, name: &str, names: &str) -> Option<Option<Tree>> {
+        let target = directory.join(name);
+        let names = match self.tree {
+            Some(_) => Some(beside_it(directory, name, names)?),
+            None => None,
+        };
+        let now = Self::of(&target, &self.content, names.as_deref()).ok()?;
+        if !now.is(self) {
+            return None;
+        }
+        let Some(names) = names else {
+            return Some(None);
+        };
+        let tree = Tree::remembered(&target, &names).ok()?;
+        tree.is_untouched().ok()?.then_some(Some(tree))
+    }
+}
+
+fn beside_it(directory: &Path, name: &str, what: &str) -> Option<Vec<u8>> {
+    std::fs::read(beside(directory, name, what)).ok()
 }

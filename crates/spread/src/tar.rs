@@ -127,16 +127,11 @@ impl Entry {
 
     /// What a plain header has no room for.
     pub fn records(&self, name: &[u8], link: &[u8]) -> Vec<u8> {
-        self.records_at(self.modified, name, link)
-    }
-
-    /// The same with another time.
-    pub fn records_at(&self, modified: (i64, u32), name: &[u8], link: &[u8]) -> Vec<u8> {
         let mut records = Vec::new();
         if link.len() > SHORT {
             record(&mut records, b"linkpath", link);
         }
-        let (seconds, nanos) = modified;
+        let (seconds, nanos) = self.modified;
         if seconds < 0 || nanos > 0 {
             record(&mut records, b"mtime", decimal(seconds, nanos).as_bytes());
         }

@@ -3,14 +3,16 @@
 //! The source sends it; a receiver has it again of the tree that came, as the base of the next version.
 
 mod look;
+mod remembered;
 
 pub use look::is_kept;
 use look::look;
+pub(crate) use remembered::{Names, digest, marked, marked_again, of_what_is_there, written};
 
 use crate::manifest::{Bad, Hash};
 use crate::tar::{END, Entry, Kind};
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Stat};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, ResolveFlags, Stat};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -41,14 +43,14 @@ pub(crate) struct Node {
     /// Where its header is in the stream, and how long that is.
     pub start: u64,
     pub header: u64,
-    /// What changes with whatever happens to it; not known of one that is only made from its headers.
-    mark: Option<Mark>,
+    /// What changes with whatever happens to it. Not of the top of a tree that came: it is moved when all is in it.
+    pub mark: Option<Mark>,
 }
 
 /// Inode, and time of its last change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
-    inode: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    pub inode: u64,
     changed: (i64, i64),
 }
 
@@ -72,24 +74,6 @@ impl Tree {
         let nodes = look(&root)?;
         let nodes = nodes.into_iter().map(|(entry, mark)| (entry, Some(mark)));
         Ok(Self::new(root, nodes, looked))
-    }
-
-    /// This tree with the headers that it came with: it is as it is here, and its stream as it was. No byte of it may
-    /// change from here on; whatever reads it looks after that.
-    pub fn with_headers(self, mut headers: &[u8]) -> io::Result<Self> {
-        let mut nodes = Vec::with_capacity(self.nodes.len());
-        let other = || io::Error::new(io::ErrorKind::InvalidData, "headers of another tree");
-        for node in self.nodes {
-            let entry = Entry::read(&mut headers)?.ok_or_else(other)?;
-            if entry.path != node.entry.path || entry.size != node.entry.size {
-                return Err(other());
-            }
-            nodes.push((entry, node.mark));
-        }
-        match Entry::read(&mut headers)? {
-            None => Ok(Self::new(self.root, nodes.into_iter(), self.looked)),
-            Some(_) => Err(other()),
-        }
     }
 
     fn new(root: OwnedFd, nodes: impl Iterator<Item = (Entry, Option<Mark>)>, looked: i64) -> Self {
@@ -232,23 +216,6 @@ impl Tree {
                 .is_ok_and(|file| crate::source::is_hole(&file, at - content, len))
     }
 
-    /// Has nobody so much as touched anything in it? Nothing is read for that, no directory either: whatever is done in one
-    /// changes its own times.
-    pub fn is_untouched(&self) -> io::Result<bool> {
-        for node in &self.nodes {
-            let path = match node.entry.path.as_slice() {
-                [] => b".",
-                path => path,
-            };
-            match rustix::fs::statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if node.mark.is_none_or(|mark| mark == Mark::of(&stat)) => {}
-                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => return Ok(false),
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(true)
-    }
-
     /// Is it all still as it was? The error names what is not.
     pub fn same(&self) -> Result<(), Bad> {
         let now = look(&self.root).map_err(|why| Bad(format!("reading: {why}")))?;
@@ -278,29 +245,19 @@ impl Tree {
 
     /// Of all that is known without reading files: another one for whatever is changed.
     pub fn digest(&self) -> Hash {
-        *self.digest.get_or_init(|| self.make_digest(true))
+        *self.digest.get_or_init(|| self.make_digest())
     }
 
-    /// The same without the time of the top, which some file systems (XFS) change where it is exchanged for another one.
-    /// What is done in the top shows in its names.
-    pub fn digest_where_it_is(&self) -> Hash {
-        self.make_digest(false)
-    }
-
-    fn make_digest(&self, top_time: bool) -> Hash {
+    fn make_digest(&self) -> Hash {
         let mut hasher = blake3::Hasher::new();
-        for node in &self.nodes {
-            let entry = &node.entry;
-            let modified = match node.entry.path.is_empty() && !top_time {
-                true => (0, 0),
-                false => entry.modified,
-            };
+        for Node { entry, mark, .. } in &self.nodes {
             let (name, link) = (entry.name(), entry.link());
-            for part in [&name, &link, &entry.records_at(modified, &name, &link)] {
+            for part in [&name, &link, &entry.records(&name, &link)] {
                 hasher.update(&(part.len() as u64).to_le_bytes());
                 hasher.update(part);
             }
             let (kind, major, minor) = entry.kind.numbers();
+            let (seconds, nanos) = entry.modified;
             for number in [
                 kind,
                 major,
@@ -308,14 +265,14 @@ impl Tree {
                 entry.mode,
                 entry.user,
                 entry.group,
-                modified.1,
+                nanos,
             ] {
                 hasher.update(&number.to_le_bytes());
             }
             hasher.update(&entry.size.to_le_bytes());
-            hasher.update(&modified.0.to_le_bytes());
+            hasher.update(&seconds.to_le_bytes());
             // What moves the tree as a whole changes its top's times, and nothing in it.
-            if let Some(mark) = node.mark.filter(|_| !node.entry.path.is_empty()) {
+            if let Some(mark) = mark.filter(|_| !entry.path.is_empty()) {
                 hasher.update(&mark.inode.to_le_bytes());
                 hasher.update(&mark.changed.0.to_le_bytes());
                 hasher.update(&mark.changed.1.to_le_bytes());

@@ -10,14 +10,14 @@ pub use removal::remove;
 pub use rights::{Rights, set_time};
 
 use crate::filling::{Filling, Job, Part};
-use crate::manifest::{Hash, Id};
+use crate::manifest::Id;
 use crate::tar::{BLOCK, Entry, Kind, shown, split};
-use crate::tree::Tree;
+use crate::tree::{self, Names, Tree};
 use rights::times;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -43,29 +43,31 @@ pub trait Flow: Read {
 
 impl Flow for &[u8] {}
 
-/// Makes a tree that is not there yet, and waits until it is on the disk. `headers`: gets the headers as they came. Returns
-/// the tree's digest.
+/// Makes a tree that is not there yet, and waits until it is on the disk. Returns what is to be remembered of it.
 ///
 /// As root all is as it was at the source. As an ordinary user files are his; owners, capabilities and the bits that make
 /// programs act for their owners are left out, and device nodes are an error.
 ///
 /// Errors name what could not be made; `InvalidData`: not the stream of a tree, or its base is not as it was.
-pub fn unpack(from: &mut impl Flow, top: &Path, headers: &mut impl Write) -> io::Result<Hash> {
+pub fn unpack(from: &mut impl Flow, top: &Path) -> io::Result<Vec<u8>> {
     let base = from.base().cloned();
     let mut unpacker = Unpacker::new(top, base.as_ref())?;
-    each(from, base.as_deref(), headers, |entry, from| {
+    let mut names = Names::new();
+    each(from, base.as_deref(), |entry, from| {
+        names.push((entry.clone(), None));
         let place = entry.path.clone();
         unpacker.make(entry, &place, from)
     })?;
     unpacker.end()?;
     // Whoever is to know the tree again looks at it while it is written.
     std::thread::scope(|scope| {
-        let looking = scope.spawn(|| Tree::open(top).map(|tree| tree.digest_where_it_is()));
+        let looking = scope.spawn(|| tree::marked(top, &mut names));
         let synced = rustix::fs::syncfs(&unpacker.root);
-        let digest = looking.join();
+        let looked = looking.join();
         synced?;
-        digest.unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
-    })
+        looked.unwrap_or_else(|_| Err(io::Error::other("a thread has ended")))
+    })?;
+    tree::written(&names)
 }
 
 /// Does this with each entry of a stream, whose content it has to take. The tree itself comes first, and once.
@@ -74,12 +76,10 @@ pub fn unpack(from: &mut impl Flow, top: &Path, headers: &mut impl Write) -> io:
 pub fn each<F: Flow>(
     from: &mut F,
     base: Option<&Tree>,
-    headers: &mut impl Write,
     mut act: impl FnMut(Entry, &mut F) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut begun = false;
     while let Some(entry) = next(from, base)? {
-        headers.write_all(&entry.header())?;
         let name = entry.path.clone();
         let result = match name.is_empty() == begun {
             true => Err(bad("the tree itself has to come first, and once".to_owned())),
@@ -89,7 +89,7 @@ pub fn each<F: Flow>(
         begun = true;
     }
     match begun {
-        true => headers.write_all(&[0; BLOCK as usize]),
+        true => Ok(()),
         false => Err(bad("it is no tree".to_owned())),
     }
 }

@@ -4,15 +4,16 @@
 //! frame has from the version before is not put together anywhere: whoever unpacks takes it out of that version's files.
 
 use crate::chunks::{self, Piece};
-use crate::manifest::{Encoding, FRAME, Hash};
+use crate::manifest::{Encoding, FRAME};
+use crate::place::write_whole;
 use crate::transfer::Transfer;
 use crate::tree::Tree;
 use crate::unpack::{Flow, unpack};
 use crate::update::{self, Steps};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -21,12 +22,10 @@ use std::thread::JoinHandle;
 /// Bytes that are read at once where less is wanted.
 const STEP: usize = 64 << 10;
 
-/// Where a tree is made, and its headers are kept.
+/// Where a tree is made, and what is remembered of it is kept.
 pub struct Target {
     pub tree: PathBuf,
-    pub headers: PathBuf,
-    /// What is known of the tree without reading it, when it is made.
-    pub digest: Arc<OnceLock<Hash>>,
+    pub names: PathBuf,
     /// The tree that is there becomes the new one by these: only what is new in it is made. None: all of it is.
     pub steps: Option<Arc<OnceLock<Steps>>>,
 }
@@ -83,26 +82,16 @@ impl Unpacking {
 }
 
 fn all(stream: &mut Stream, target: &Target) -> io::Result<()> {
-    // They have names that are in directories which not everybody may read.
-    let headers = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&target.headers)?;
-    let mut headers = BufWriter::with_capacity(STEP, headers);
-    match (&target.steps, stream.base.clone()) {
+    let names = match (&target.steps, stream.base.clone()) {
         (Some(steps), Some(base)) => {
-            let _ = steps.set(update::prepare(stream, &base, &target.tree, &mut headers)?);
+            let (made, names) = update::prepare(stream, &base, &target.tree)?;
+            let _ = steps.set(made);
+            names
         }
-        _ => {
-            let digest = unpack(stream, &target.tree, &mut headers)?;
-            let _ = target.digest.set(digest);
-        }
-    }
-    headers.flush()?;
-    headers.get_ref().sync_all()
+        _ => unpack(stream, &target.tree)?,
+    };
+    // Also those that are in directories which not everybody may read: this file is its owner's.
+    write_whole(&target.names, &names)
 }
 
 impl Drop for Unpacking {

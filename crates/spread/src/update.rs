@@ -10,31 +10,32 @@ pub use steps::{Steps, Stopped};
 
 use crate::filling::Part;
 use crate::tar::{Entry, Kind, shown, split};
-use crate::tree::{Node, Tree};
+use crate::tree::{self, Mark, Names, Node, Tree};
 use crate::unpack::{Flow, Unpacker, bad, each, pass_padding};
 use rustix::fs::AtFlags;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use steps::{Dress, Link, Move};
 
 /// Makes what is new in a tree, and waits until it is on the disk. `base`: the tree that is to become this one. `beside`:
-/// a directory that is not there yet, in the same file system. `headers`: gets the headers as they came.
+/// a directory that is not there yet, in the same file system. Returns what is to be remembered of the new one, too: marks are
+/// missing of what is changed when the steps are carried out.
 ///
 /// Errors are those of [`crate::unpack::unpack`].
 pub fn prepare(
     from: &mut impl Flow,
     base: &Arc<Tree>,
     beside: &Path,
-    headers: &mut impl Write,
-) -> io::Result<Steps> {
+) -> io::Result<(Steps, Vec<u8>)> {
     let known = base.nodes().iter().enumerate();
     let known = known.map(|(index, node)| (node.entry.path.as_slice(), index));
     let mut update = Update {
         base,
         known: known.collect(),
         seen: vec![false; base.nodes().len()],
+        names: Vec::new(),
         unpacker: Unpacker::new(beside, Some(base))?,
         made: HashMap::new(),
         inside: None,
@@ -43,12 +44,10 @@ pub fn prepare(
         gone: HashSet::new(),
         steps: Steps::default(),
     };
-    each(from, Some(base), headers, |entry, from| {
-        update.take(entry, from)
-    })?;
+    each(from, Some(base), |entry, from| update.take(entry, from))?;
     update.unpacker.end()?;
     rustix::fs::syncfs(update.unpacker.root())?;
-    Ok(update.end())
+    update.end()
 }
 
 struct Update<'a> {
@@ -57,6 +56,8 @@ struct Update<'a> {
     known: HashMap<&'a [u8], usize>,
     /// Those that came again.
     seen: Vec<bool>,
+    /// All that came, and which of the base's it is, if that stays as it is.
+    names: Vec<(Entry, Option<usize>)>,
     unpacker: Unpacker,
     /// What was made, and where beside the tree.
     made: HashMap<Vec<u8>, Vec<u8>>,
@@ -73,6 +74,7 @@ struct Update<'a> {
 
 impl Update<'_> {
     fn take(&mut self, entry: Entry, from: &mut impl Flow) -> io::Result<()> {
+        self.names.push((entry.clone(), None));
         if let Some((above, place)) = &self.inside {
             let below = entry.path.strip_prefix(above.as_slice());
             if let Some([b'/', below @ ..]) = below {
@@ -103,6 +105,7 @@ impl Update<'_> {
                 if node.entry != entry {
                     self.touched.insert(entry.path.clone());
                 }
+                self.stays(index);
                 self.stay.insert(entry.path.clone(), entry);
                 return Ok(());
             }
@@ -110,6 +113,7 @@ impl Update<'_> {
                 Kind::File => {
                     let same = same(node, from)?;
                     if same == entry.size {
+                        self.stays(index);
                         return pass_padding(&entry, from);
                     }
                     parts.extend((same > 0).then_some(Part {
@@ -119,11 +123,21 @@ impl Update<'_> {
                     }));
                 }
                 Kind::Hardlink(first) if self.made.contains_key(first) => {}
-                _ => return Ok(()),
+                _ => {
+                    self.stays(index);
+                    return Ok(());
+                }
             },
             _ => {}
         }
         self.put(before, entry, parts, from)
+    }
+
+    /// What came last is this one of the base's.
+    fn stays(&mut self, index: Option<usize>) {
+        if let Some((_, stays)) = self.names.last_mut() {
+            *stays = index;
+        }
     }
 
     /// What is new, or another one: it is made, and will be moved.
@@ -229,7 +243,7 @@ impl Update<'_> {
         }
     }
 
-    fn end(mut self) -> Steps {
+    fn end(mut self) -> io::Result<(Steps, Vec<u8>)> {
         let base = self.base;
         let mut above: Option<&[u8]> = None;
         for (index, Node { entry, .. }) in base.nodes().iter().enumerate() {
@@ -256,7 +270,37 @@ impl Update<'_> {
             let after = self.stay.remove(path);
             self.steps.directories.push(Dress { before, after });
         }
-        self.steps
+        let names = tree::written(&self.names())?;
+        Ok((self.steps, names))
+    }
+
+    /// What came, with the marks of what nothing is done to.
+    fn names(&mut self) -> Names {
+        let nodes = self.base.nodes();
+        let mut stays = vec![false; nodes.len()];
+        for index in self.names.iter().filter_map(|(_, index)| *index) {
+            stays[index] = true;
+        }
+        // A file that gets another name, or loses one, is changed by that under all of them.
+        let links = self.steps.links.iter();
+        let linked = links.filter_map(|link| self.known.get(link.first.as_slice()));
+        let goes = (0..nodes.len()).filter(|index| !stays[*index]);
+        let changed: HashSet<u64> = linked
+            .copied()
+            .chain(goes)
+            .filter_map(|index| nodes[index].mark)
+            .map(|mark| mark.inode)
+            .collect();
+        let is_same = |path: &[u8], mark: &Mark| {
+            !changed.contains(&mark.inode) && !self.touched.contains(path)
+        };
+        let names = std::mem::take(&mut self.names).into_iter();
+        let name = |(entry, index): (Entry, Option<usize>)| {
+            let mark = index.and_then(|index| nodes[index].mark);
+            let mark = mark.filter(|mark| is_same(&entry.path, mark));
+            (entry, mark)
+        };
+        names.map(name).collect()
     }
 }
 

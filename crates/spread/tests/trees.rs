@@ -113,7 +113,7 @@ impl Place {
             names.sort();
             names
         };
-        let wanted = ["headers", "lock", "manifest", "manifest.minisig", "seen"];
+        let wanted = ["lock", "manifest", "manifest.minisig", "names", "seen"];
         let wanted = wanted.map(|name| format!("tree.{name}"));
         // What was replaced is removed by a thread that nobody waits for.
         for _ in 0..1000 {
@@ -195,8 +195,8 @@ async fn three_hosts_have_the_tree() {
         let sparse = place.there(&host.name).join("usr/sparse");
         assert!(sparse.metadata().unwrap().blocks() < 1000);
         // Names are secret where their directory is.
-        let headers = place.path(&host.name).join(".spread/tree.headers");
-        assert_eq!(headers.metadata().unwrap().mode() & 0o777, 0o600);
+        let names = place.path(&host.name).join(".spread/tree.names");
+        assert_eq!(names.metadata().unwrap().mode() & 0o777, 0o600);
         place.tidy(&host.name).await;
     }
     // Known again, without a byte.
@@ -395,7 +395,7 @@ async fn what_was_not_noted_any_more_is_known() {
     let tree = place.tree("source", 2);
     let hosts = place.receivers(["a"]).await;
     place.send_tree(&tree, &hosts).await;
-    for what in ["headers", "manifest", "manifest.minisig", "seen"] {
+    for what in ["manifest", "manifest.minisig", "names", "seen"] {
         let file = place.path("a/.spread").join(format!("tree.{what}"));
         std::fs::rename(&file, format!("{}.new", file.display())).unwrap();
     }

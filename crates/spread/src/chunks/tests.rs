@@ -137,7 +137,7 @@ fn what_is_moved_is_found() {
     // What the tree has now is read again below: a copy of it is what changes.
     let copy = tempfile::tempdir().unwrap();
     let back = copy.path().join("back");
-    crate::unpack::unpack(&mut stream(&old).as_slice(), &back, &mut Vec::new()).unwrap();
+    crate::unpack::unpack(&mut stream(&old).as_slice(), &back).unwrap();
     let mut all = std::fs::read(back.join("file")).unwrap();
     all.insert(1 << 20, 1);
     std::fs::write(back.join("file"), all).unwrap();

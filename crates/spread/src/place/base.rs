@@ -62,8 +62,7 @@ pub fn base(
         let target = directory.join(name);
         let read = |what: &str| std::fs::read(beside(directory, name, what));
         let (old, hashes) = if tree {
-            let old = now?.with_headers(&read("headers").ok()?).ok()?;
-            (Old::Tree(Arc::new(old)), Vec::new())
+            (Old::Tree(Arc::new(now?)), Vec::new())
         } else {
             let hashes = pull::hashes(&read("manifest").ok()?)?;
             (Old::File(File::open(&target).ok()?), hashes)

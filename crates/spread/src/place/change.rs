@@ -4,7 +4,7 @@ use super::finish::remove;
 use super::{Files, Old, beside, taking, write_whole};
 use crate::manifest::Id;
 use crate::seen::Seen;
-use crate::tree::Tree;
+use crate::tree;
 use crate::unpack;
 use crate::update::{Steps, Stopped};
 use serde::{Deserialize, Serialize};
@@ -87,13 +87,7 @@ pub(super) fn go_on(directory: &Path, name: &str) -> io::Result<()> {
             unpack::remove(&made)?;
             return Err(match why {
                 Stopped::Undone(why) => {
-                    // What was moved to and fro has other times than before. If somebody was at work in the tree, that is
-                    // still seen.
-                    let headers = std::fs::read(beside(directory, name, "headers"))?;
-                    if Tree::open(&target)?.with_headers(&headers).is_ok() {
-                        let seen = serde_json::to_vec(&Seen::again(directory, name)?)?;
-                        write_whole(&beside(directory, name, "seen"), &seen)?;
-                    }
+                    know_again(directory, name)?;
                     // Not to be taken for a version that is not what it should be.
                     io::Error::other(why.to_string())
                 }
@@ -109,16 +103,36 @@ pub(super) fn go_on(directory: &Path, name: &str) -> io::Result<()> {
     }
     // Before the tree is looked at: a file that loses one of its names is changed by that.
     unpack::remove(&old)?;
-    let seen = serde_json::to_vec(&Seen::of(&target, &plan.content)?)?;
-    write_whole(&beside(directory, name, "seen.new"), &seen)?;
+    let names = beside(directory, name, "names.new");
+    let marked = tree::marked_again(&target, &std::fs::read(&names)?)?;
+    write_whole(&names, &marked)?;
+    let seen = Seen::of(&target, &plan.content, Some(&marked))?;
+    write_whole(
+        &beside(directory, name, "seen.new"),
+        &serde_json::to_vec(&seen)?,
+    )?;
     remove(directory, name, &["steps"]);
     sync(directory)
+}
+
+/// What was moved to and fro has other times than before. If somebody was at work in the tree, that is still seen.
+fn know_again(directory: &Path, name: &str) -> io::Result<()> {
+    let (target, of) = (directory.join(name), |what| beside(directory, name, what));
+    let before: Seen = serde_json::from_slice(&std::fs::read(of("seen"))?)?;
+    let names = tree::of_what_is_there(&target, &std::fs::read(of("names"))?)?;
+    if let Some(names) = names {
+        let seen = Seen::of(&target, &before.content, Some(&names))?;
+        write_whole(&of("names"), &names)?;
+        write_whole(&of("seen"), &serde_json::to_vec(&seen)?)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::tree::Tree;
     use crate::tree::tests::{Thing, make, stream};
     use crate::update;
     use crate::update::tests::Known;
@@ -131,15 +145,18 @@ mod tests {
         make(&tree, &[file("a", 1), file("b", 2), file("c", 3)]);
         make(&next, &[file("a", 4), file("b", 2), file("d", 5)]);
         let base = Arc::new(Tree::open(&tree).unwrap());
-        let headers = base.nodes().iter().flat_map(|node| node.entry.header());
-        let headers: Vec<u8> = headers.chain([0; 512]).collect();
         let of = |what: &str| beside(dir, "tree", what);
-        std::fs::write(of("headers"), headers).unwrap();
-        let seen = serde_json::to_vec(&Seen::of(&tree, "old").unwrap()).unwrap();
-        std::fs::write(of("seen"), seen).unwrap();
+        let nodes = base.nodes().iter();
+        let mut names: Vec<_> = nodes.map(|node| (node.entry.clone(), node.mark)).collect();
+        names[0].1 = None;
+        let names = tree::written(&names).unwrap();
+        let seen = Seen::of(&tree, "old", Some(&names)).unwrap();
+        std::fs::write(of("names"), names).unwrap();
+        std::fs::write(of("seen"), serde_json::to_vec(&seen).unwrap()).unwrap();
         let next = Tree::open(&next).unwrap();
         let mut flow = Known::new(base.clone(), &next);
-        let steps = update::prepare(&mut flow, &base, &of("tree"), &mut Vec::new()).unwrap();
+        let (steps, names) = update::prepare(&mut flow, &base, &of("tree")).unwrap();
+        std::fs::write(of("names.new"), names).unwrap();
         let plan = Plan {
             id: Id([1; 16]).to_string(),
             content: "new".to_owned(),
@@ -159,7 +176,7 @@ mod tests {
         super::super::recover_trees(dir);
         assert!(now(dir) == after);
         assert_eq!(Seen::read(dir, "tree", |_| true).unwrap().content, "new");
-        let names = ["headers", "lock", "manifest", "seen"].map(|name| format!("tree.{name}"));
+        let names = ["lock", "manifest", "names", "seen"].map(|name| format!("tree.{name}"));
         assert_eq!(beside_it(dir), names);
     }
 
@@ -188,11 +205,11 @@ mod tests {
             assert!(now(dir) == after);
             assert_eq!(
                 beside_it(dir),
-                ["tree.headers", "tree.seen", "tree.seen.new"]
+                ["names", "names.new", "seen", "seen.new"].map(|name| format!("tree.{name}"))
             );
             let seen = std::fs::read(beside(dir, "tree", "seen.new")).unwrap();
             let seen: Seen = serde_json::from_slice(&seen).unwrap();
-            assert!(seen.is(&Seen::of(&dir.join("tree"), "new").unwrap()));
+            assert!(seen.still(dir, "tree", "names.new").is_some());
             std::fs::write(beside(dir, "tree", "steps"), &plan).unwrap();
         }
     }
@@ -209,10 +226,13 @@ mod tests {
         assert_eq!(std::fs::read(dir.join("tree/d")).unwrap(), b"mine");
         assert!(Seen::read(dir, "tree", |_| true).is_none());
         std::fs::remove_file(dir.join("tree/d")).unwrap();
-        let top = Seen::of(&dir.join("next"), "").unwrap();
+        let top = Seen::of(&dir.join("next"), "", Some(b"")).unwrap();
         top.put_time_back(&dir.join("tree")).unwrap();
         assert!(now(dir) == before);
-        assert_eq!(beside_it(dir), ["tree.headers", "tree.seen"]);
+        assert_eq!(
+            beside_it(dir),
+            ["tree.names", "tree.names.new", "tree.seen"]
+        );
     }
 
     /// A tree that was changed to and fro has other times of change: it was not known any more.
@@ -232,6 +252,9 @@ mod tests {
         assert!(why.starts_with("nothing: "), "{why}");
         assert!(now(dir) == before);
         assert_eq!(Seen::read(dir, "tree", |_| true).unwrap().content, "old");
-        assert_eq!(beside_it(dir), ["tree.headers", "tree.seen"]);
+        assert_eq!(
+            beside_it(dir),
+            ["tree.names", "tree.names.new", "tree.seen"]
+        );
     }
 }

@@ -43,10 +43,9 @@ impl Files {
             write_whole(&of("manifest.minisig.new"), seal.as_bytes())?;
             write_whole(&of("manifest.new"), &manifest)?;
             if self.steps().is_none() {
-                let seen = match self.digest.get() {
-                    Some(digest) => Seen::with(&made, &transfer.content(), Some(*digest))?,
-                    None => Seen::of(&made, &transfer.content())?,
-                };
+                let names = self.tree.then(|| std::fs::read(of("names.new")));
+                let names = names.transpose()?;
+                let seen = Seen::of(&made, &transfer.content(), names.as_deref())?;
                 write_whole(&of("seen.new"), &serde_json::to_vec(&seen)?)?;
             }
             sync(&self.directory.join(".spread"))
@@ -57,9 +56,11 @@ impl Files {
             }
             let free = self.may_take(&target)?;
             // Some file systems change the time of a tree that they move.
-            let now = Seen::with(&made, "", self.digest.get().copied())?;
+            let before = made.symlink_metadata()?;
             let exchanged = unpack::exchange(&made, &target, free)?;
-            now.put_time_back(&target)?;
+            if self.tree {
+                unpack::set_time(&target, (before.mtime(), before.mtime_nsec()))?;
+            }
             if exchanged {
                 let old = unpack::aside(&of("old"), self.id);
                 std::fs::rename(&made, &old)?;
@@ -73,9 +74,9 @@ impl Files {
             &prove,
             &name,
             &|| match self.tree {
-                true => rename("headers"),
+                true => rename("names"),
                 false => {
-                    remove(&self.directory, &self.name, &["headers"]);
+                    remove(&self.directory, &self.name, &["names"]);
                     Ok(())
                 }
             },
@@ -180,17 +181,25 @@ pub(super) fn settle(directory: &Path, name: &str) {
     let seen = std::fs::read(new("seen")).ok();
     let seen = seen.and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
     let named = seen.is_some_and(|seen| {
-        let target = directory.join(name);
-        Seen::of(&target, &seen.content).is_ok_and(|now| now.is(&seen))
-            && seen.put_time_back(&target).is_ok()
+        // These get their name first.
+        let mut names = ["names.new", "names"].into_iter();
+        names.any(|names| seen.still(directory, name, names).is_some())
+            && seen.put_time_back(&directory.join(name)).is_ok()
     });
-    for what in ["headers", "manifest.minisig", "manifest", "seen"] {
+    for what in ["names", "manifest.minisig", "manifest", "seen"] {
         match named {
             true => drop(std::fs::rename(new(what), beside(directory, name, what))),
             false => drop(std::fs::remove_file(new(what))),
         }
     }
-    for what in ["manifest.minisig.new", "manifest.new", "seen.new", "seen"] {
+    for what in [
+        "names.new",
+        "names",
+        "manifest.minisig.new",
+        "manifest.new",
+        "seen.new",
+        "seen",
+    ] {
         remove(directory, name, &[&format!("{what}.tmp")]);
     }
     let head = std::fs::read(beside(directory, name, "head")).ok();

@@ -84,8 +84,8 @@ fn put_in_order(
 }
 
 /// A name, and what is known of it.
-struct Found {
-    entry: Entry,
+pub(super) struct Found {
+    pub entry: Entry,
     mark: Mark,
     /// Of a file with several names: device and inode.
     also: Option<(u64, u64)>,
@@ -183,15 +183,7 @@ impl Walk {
             }
         };
         let is_there = is_free && rustix::process::fchdir(&at).is_ok();
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&at).map_err(|e| about(path, e.into()))? {
-            let entry = entry.map_err(|e| about(path, e.into()))?;
-            let name = entry.file_name().to_bytes();
-            if name != b"." && name != b".." {
-                names.push(name.to_vec());
-            }
-        }
-        names.sort();
+        let names = names(&at).map_err(|e| about(path, e))?;
         let (mut found, mut waiting) = (Vec::with_capacity(names.len()), Vec::new());
         for name in names {
             let stat = rustix::fs::statat(&at, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
@@ -225,8 +217,22 @@ impl Walk {
     }
 }
 
+/// What is in a directory, sorted.
+pub(super) fn names(at: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(at)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// One name, in an open directory. `is_there`: it is this thread's working directory.
-fn take(at: &OwnedFd, path: Vec<u8>, stat: &Stat, is_there: bool) -> io::Result<Found> {
+pub(super) fn take(at: &OwnedFd, path: Vec<u8>, stat: &Stat, is_there: bool) -> io::Result<Found> {
     let mark = Mark::of(stat);
     let kind = FileType::from_raw_mode(stat.st_mode);
     let several = kind != FileType::Directory && stat.st_nlink > 1;

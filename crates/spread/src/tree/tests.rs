@@ -128,11 +128,11 @@ proptest! {
         tree.read_exact_at(&mut part, at as u64).unwrap();
         prop_assert!(part == all[at..at + part.len()]);
 
-        let mut headers = Vec::new();
-        crate::unpack::unpack(&mut all.as_slice(), &back, &mut headers).unwrap();
+        let names = crate::unpack::unpack(&mut all.as_slice(), &back).unwrap();
         // The stream has all that there is to know.
         prop_assert!(stream(&Tree::open(&back).unwrap()) == all);
-        prop_assert!(stream(&Tree::open(&back).unwrap().with_headers(&headers).unwrap()) == all);
+        let known = Tree::remembered(&back, &names).unwrap();
+        prop_assert!(stream(&known) == all && known.is_untouched().unwrap());
         tree.same().unwrap();
     }
 }

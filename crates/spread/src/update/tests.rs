@@ -129,6 +129,7 @@ struct Case {
     before: Vec<u8>,
     after: Vec<u8>,
     steps: Steps,
+    names: Vec<u8>,
 }
 
 impl Case {
@@ -138,9 +139,8 @@ impl Case {
         make(&next, new);
         let base = Arc::new(Tree::open(&tree).unwrap());
         let (before, next) = (stream(&base), Tree::open(&next).unwrap());
-        let mut headers = Vec::new();
         let mut flow = Known::new(base.clone(), &next);
-        let steps = prepare(&mut flow, &base, &beside, &mut headers).unwrap();
+        let (steps, names) = prepare(&mut flow, &base, &beside).unwrap();
         assert!(base.is_untouched().unwrap(), "nothing is touched before");
         let after = stream(&next);
         let steps = serde_json::from_slice(&serde_json::to_vec(&steps).unwrap()).unwrap();
@@ -150,6 +150,7 @@ impl Case {
             before,
             after,
             steps,
+            names,
         }
     }
 
@@ -189,6 +190,12 @@ proptest! {
             case.steps.carry_out(&case.tree, &case.beside).unwrap();
             prop_assert!(case.now() == case.after);
         }
+        // What is left of the old one may have second names in it.
+        crate::unpack::remove(&case.beside).unwrap();
+        let names = tree::marked_again(&case.tree, &case.names).unwrap();
+        let known = Tree::remembered(&case.tree, &names).unwrap();
+        prop_assert!(known.is_untouched().unwrap());
+        prop_assert!(stream(&known) == case.after);
         // What is moved is what was made; all else is what it was.
         let moved = |path: &[u8]| case.steps.moves.iter().any(|step| {
             path.strip_prefix(step.path()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
@@ -199,7 +206,7 @@ proptest! {
         // Of what is the same nothing is moved.
         let (one, two) = (dir.path().join("tree"), dir.path().join("again"));
         let base = Arc::new(Tree::open(&one).unwrap());
-        let steps = prepare(&mut Known::new(base.clone(), &base), &base, &two, &mut Vec::new()).unwrap();
+        let (steps, _) = prepare(&mut Known::new(base.clone(), &base), &base, &two).unwrap();
         prop_assert!(steps.moves.is_empty() && steps.directories.is_empty() && steps.links.is_empty());
     }
 }
@@ -286,7 +293,7 @@ fn hostile_streams_change_nothing() {
         let mut bytes: Vec<u8> = entries.iter().flat_map(Entry::header).collect();
         bytes.extend([0; 1024]);
         let beside = dir.path().join(number.to_string());
-        let made = prepare(&mut bytes.as_slice(), &base, &beside, &mut Vec::new());
+        let made = prepare(&mut bytes.as_slice(), &base, &beside);
         assert!(made.is_err(), "{entries:?}");
         assert!(base.is_untouched().unwrap());
     }
@@ -326,7 +333,7 @@ fn whoever_is_not_root_changes_what_is_his() {
         let base = Arc::new(Tree::open(&tree).unwrap());
         let (before, next) = (stream(&base), Tree::open(&next).unwrap());
         let mut flow = Known::new(base.clone(), &next);
-        let steps = prepare(&mut flow, &base, &beside, &mut Vec::new()).unwrap();
+        let (steps, _) = prepare(&mut flow, &base, &beside).unwrap();
         let now = || stream(&Tree::open(&tree).unwrap());
         let site = Site::open(&tree, &beside).unwrap();
         for most in 0..=steps.moves.len() {

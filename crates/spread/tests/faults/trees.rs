@@ -117,7 +117,7 @@ const MOMENTS: [&str; 7] = [
     "tree.head",
     "tree.tree",
     "tree.pages",
-    "tree.headers.new",
+    "tree.names.new",
     "tree.manifest.minisig.new",
     "tree.old.",
     "tree.steps",
