@@ -153,7 +153,7 @@ impl Files {
         let lock = open("lock")?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
         // Who had the lock until now may have brought it to its end, or was killed while it did so.
-        settle(directory, name);
+        settle(directory, name)?;
         if has(directory, name, header.id) {
             return Err(io::Error::other(IsThere));
         }

@@ -69,13 +69,16 @@ fn sync(directory: &Path) -> io::Result<()> {
 /// Does what is to be done in the tree of this name, also after somebody who was killed while he did it. What proves the
 /// new version is there then, under other names. To be called with the lock.
 ///
-/// Errors: as [`Files::change`].
+/// Errors: as [`Files::change`]; if what is to be done is still there, it was done in part, and nothing else may be begun.
 pub(super) fn go_on(directory: &Path, name: &str) -> io::Result<()> {
     let plan = match std::fs::read(beside(directory, name, "steps")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
-    let plan: Plan<Steps> = serde_json::from_slice(&plan)?;
+    let plan: Plan<Steps> = serde_json::from_slice(&plan).map_err(|e| {
+        let plan = beside(directory, name, "steps");
+        io::Error::other(format!("{}: {e}", plan.display()))
+    })?;
     let id: Id = plan.id.parse().map_err(io::Error::other)?;
     let (target, made) = (directory.join(name), beside(directory, name, "tree"));
     let old = unpack::aside(&beside(directory, name, "old"), id);
@@ -104,7 +107,15 @@ pub(super) fn go_on(directory: &Path, name: &str) -> io::Result<()> {
     // Before the tree is looked at: a file that loses one of its names is changed by that.
     unpack::remove(&old)?;
     let names = beside(directory, name, "names.new");
-    let marked = tree::marked_again(&target, &std::fs::read(&names)?)?;
+    let marked = match tree::marked_again(&target, &std::fs::read(&names)?) {
+        Err(e) if is_changed(&e) => {
+            // It will never be what it was to be, and is not taken for what it was.
+            remove(directory, name, &["steps"]);
+            sync(directory)?;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, e));
+        }
+        other => other?,
+    };
     write_whole(&names, &marked)?;
     let seen = Seen::of(&target, &plan.content, Some(&marked))?;
     write_whole(
@@ -113,6 +124,12 @@ pub(super) fn go_on(directory: &Path, name: &str) -> io::Result<()> {
     )?;
     remove(directory, name, &["steps"]);
     sync(directory)
+}
+
+/// Is this why a tree cannot be looked at: somebody has removed something from it, or put something else in its place?
+fn is_changed(e: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, NotADirectory, NotFound};
+    [InvalidData, NotADirectory, NotFound].contains(&e.kind())
 }
 
 /// What was moved to and fro has other times than before. If somebody was at work in the tree, that is still seen.
@@ -212,6 +229,50 @@ mod tests {
             assert!(seen.still(dir, "tree", "names.new").is_some());
             std::fs::write(beside(dir, "tree", "steps"), &plan).unwrap();
         }
+    }
+
+    /// What proves the new version was removed when it could not be written at once: the tree was of no version from then
+    /// on, and what had been done in it would have been done once more in a later one.
+    #[test]
+    fn an_end_that_cannot_be_written_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        let (_, after) = planned(dir);
+        std::fs::write(beside(dir, "tree", "manifest.new"), "proof").unwrap();
+        let in_the_way = beside(dir, "tree", "names.new.tmp");
+        std::fs::create_dir(&in_the_way).unwrap();
+        for _ in 0..2 {
+            super::super::finish::settle(dir, "tree").unwrap_err();
+            assert!(now(dir) == after);
+            assert!(beside(dir, "tree", "steps").exists());
+        }
+        std::fs::remove_dir(&in_the_way).unwrap();
+        super::super::finish::settle(dir, "tree").unwrap();
+        assert_eq!(Seen::read(dir, "tree", |_| true).unwrap().content, "new");
+        let names = ["manifest", "names", "seen"].map(|name| format!("tree.{name}"));
+        assert_eq!(beside_it(dir), names);
+    }
+
+    /// Somebody removes what is new as soon as it is there.
+    #[test]
+    fn what_goes_at_the_end_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        planned(dir);
+        let of = |what: &str| beside(dir, "tree", what);
+        let before =
+            [of("steps"), of("names.new")].map(|file| (std::fs::read(&file).unwrap(), file));
+        go_on(dir, "tree").unwrap();
+        std::fs::remove_file(of("seen.new")).unwrap();
+        for (bytes, file) in before {
+            std::fs::write(file, bytes).unwrap();
+        }
+        std::fs::remove_file(dir.join("tree/d")).unwrap();
+        let why = go_on(dir, "tree").unwrap_err();
+        assert_eq!(why.kind(), io::ErrorKind::InvalidData, "{why}");
+        super::super::finish::settle(dir, "tree").unwrap();
+        assert!(Seen::read(dir, "tree", |_| true).is_none());
+        assert_eq!(beside_it(dir), ["tree.names", "tree.seen"]);
     }
 
     /// Somebody's file stands where something new is to come.

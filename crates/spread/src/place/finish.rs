@@ -174,9 +174,14 @@ pub(super) fn remove(directory: &Path, name: &str, what: &[&str]) {
 
 /// Brings to its end what somebody who was killed had begun: if the file has its name already, what proves it gets its
 /// names, too. To be called with the lock.
-pub(super) fn settle(directory: &Path, name: &str) {
-    // One that cannot be changed is what it was.
-    let _ = change::go_on(directory, name);
+///
+/// Errors: what was begun in a tree can be neither done nor undone now; nothing else may be begun.
+pub(super) fn settle(directory: &Path, name: &str) -> io::Result<()> {
+    match change::go_on(directory, name) {
+        Err(e) if beside(directory, name, "steps").exists() => return Err(e),
+        // One that cannot be changed is what it was.
+        _ => {}
+    }
     let new = |what: &str| beside(directory, name, &format!("{what}.new"));
     let seen = std::fs::read(new("seen")).ok();
     let seen = seen.and_then(|text| serde_json::from_slice::<Seen>(&text).ok());
@@ -208,6 +213,7 @@ pub(super) fn settle(directory: &Path, name: &str) {
     if coming.is_some_and(|coming| has(directory, name, coming.id)) {
         remove(directory, name, &["part", "pages", "spool", "head"]);
     }
+    Ok(())
 }
 
 /// Trees that somebody was changing where they are who was killed become one version.
@@ -232,7 +238,8 @@ pub fn recover(directory: &Path, name: &str) -> bool {
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         return !is("seen.new") && !is("steps");
     }
-    settle(directory, name);
+    // Whoever opens it hears why not.
+    let _ = settle(directory, name);
     true
 }
 
