@@ -15,8 +15,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Less is copied: each part that is shared is an extent of its own.
 pub(crate) const LEAST_SHARED: usize = 16 << 10;
@@ -28,7 +28,7 @@ pub struct Base {
     pub old: Old,
     /// Of each frame of a file.
     pub(super) hashes: Vec<Hash>,
-    seen: Seen,
+    pub(super) seen: Seen,
     /// Its bytes are shared, and not looked at.
     shared: AtomicBool,
     /// Some of them were.
@@ -83,6 +83,16 @@ pub fn base(
     None
 }
 
+/// Two that share with the same file at once wait for each other in the kernel, and burn a processor meanwhile.
+static SHARING: Mutex<()> = Mutex::new(());
+
+/// A part of a frame that is not shared.
+enum Copied<'a> {
+    New(&'a [u8]),
+    /// From this place of the base, so many bytes.
+    Old(u64, usize),
+}
+
 impl Base {
     fn file(&self) -> Option<&File> {
         match &self.old {
@@ -118,26 +128,42 @@ impl Files {
             return Ok(false);
         };
         self.taken_unseen();
-        let mut room = Vec::new();
+        let new = recipe.new.iter();
+        let mut copied: Vec<_> = new.map(|(at, bytes)| (*at, Copied::New(bytes))).collect();
+        let _turn = SHARING.lock().unwrap_or_else(PoisonError::into_inner);
         for part in &recipe.shared {
-            let (mut from, mut at, mut len) = (part.from, start + part.at as u64, part.len);
+            let (mut from, mut at, mut len) = (part.from, part.at, part.len);
             let whole = len - len % crate::blocks::BLOCK;
             if whole >= LEAST_SHARED {
-                if !self.share(from, at, whole as u64)? {
+                if !self.share(from, start + at as u64, whole as u64)? {
                     return Ok(false);
                 }
-                (from, at, len) = (from + whole as u64, at + whole as u64, len - whole);
+                (from, at, len) = (from + whole as u64, at + whole, len - whole);
             }
-            room.resize(len, 0);
-            match base.read_exact_at(&mut room, from) {
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-                other => other?,
+            copied.push((at, Copied::Old(from, len)));
+        }
+        // Parts that adjoin are written at once.
+        copied.sort_unstable_by_key(|(at, _)| *at);
+        let (mut begin, mut run) = (0, Vec::new());
+        for (at, part) in copied {
+            if begin + run.len() != at {
+                self.part.write_all_at(&run, start + begin as u64)?;
+                run.clear();
+                begin = at;
             }
-            self.part.write_all_at(&room, at)?;
+            let end = run.len();
+            match part {
+                Copied::New(bytes) => run.extend_from_slice(bytes),
+                Copied::Old(from, len) => {
+                    run.resize(end + len, 0);
+                    match base.read_exact_at(&mut run[end..], from) {
+                        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                        other => other?,
+                    }
+                }
+            }
         }
-        for (at, bytes) in &recipe.new {
-            self.part.write_all_at(bytes, start + *at as u64)?;
-        }
+        self.part.write_all_at(&run, start + begin as u64)?;
         Ok(true)
     }
 

@@ -41,10 +41,11 @@ impl Files {
     ///
     /// Errors: it cannot be done, and the tree is what it was; `InvalidData`: somebody has changed it meanwhile.
     pub(super) fn change(&self, steps: &Steps, content: String) -> io::Result<()> {
-        let untouched = match self.base.as_ref().map(|base| &base.old) {
-            Some(Old::Tree(base)) => base.is_untouched()?,
-            _ => false,
-        };
+        // By its name: what was looked at before may have another one by now.
+        let untouched = self.base.as_ref().is_some_and(|base| {
+            let same = |seen: &Seen| seen.content == base.seen.content;
+            Seen::read(&self.directory, &self.name, same).is_some()
+        });
         if !untouched {
             let why = "the version that is here was changed meanwhile";
             return Err(io::Error::new(io::ErrorKind::InvalidData, why));
