@@ -2,13 +2,17 @@
 //!
 //! Names are sorted, each directory comes before what is in it, the tree itself first, as `./`. Owners are numbers. Pax
 //! records are there only for what a plain header cannot say: names of more than 100 bytes, parts of a second, extended
-//! attributes. A second name of a file (a hard link) has nothing but the first one. What is read must be in this form.
+//! attributes. A second name of a file (a hard link) has nothing but the first one. What is read must be in this form, to the
+//! last byte.
 
 mod pax;
 mod read;
 
+pub use read::MOST_RECORDS;
+
 use pax::{decimal, record};
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -204,6 +208,12 @@ pub fn split(path: &[u8]) -> (&[u8], &[u8]) {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"", path),
     }
+}
+
+/// Which of two paths comes first in a tree: a directory stands before what is in it, and that before what comes after it.
+pub fn order(one: &[u8], two: &[u8]) -> Ordering {
+    let is_slash = |byte: &u8| *byte == b'/';
+    one.split(is_slash).cmp(two.split(is_slash))
 }
 
 /// A header alone.

@@ -7,7 +7,7 @@ mod remembered;
 
 pub use look::is_kept;
 use look::look;
-pub(crate) use remembered::{Names, digest, marked, marked_again, of_what_is_there, written};
+pub(crate) use remembered::{Known, Names, When, digest, mark, read, written};
 
 use crate::manifest::{Bad, Hash};
 use crate::tar::{END, Entry, Kind};
@@ -55,7 +55,7 @@ pub(crate) struct Mark {
 }
 
 impl Mark {
-    fn of(stat: &Stat) -> Self {
+    pub fn of(stat: &Stat) -> Self {
         Self {
             inode: stat.st_ino,
             changed: (stat.st_ctime, stat.st_ctime_nsec as i64),
@@ -189,7 +189,9 @@ impl Tree {
             Ok(true) => Ok(()),
             Ok(false) => Err(changed(&name())),
             Err(e) => match e.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => Err(changed(&name())),
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory => Err(changed(&name())),
                 kind => Err(io::Error::new(kind, format!("{}: {e}", name()))),
             },
         }
@@ -200,8 +202,8 @@ impl Tree {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let path = node.entry.path.as_slice();
-        let file = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), inside)?;
-        Ok(file.into())
+        let file = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), inside);
+        Ok(file.map_err(crate::unpack::no_link)?.into())
     }
 
     /// Does the file system know that there is nothing? Only looked at where it is all of one file.

@@ -11,11 +11,12 @@ pub use rights::{Rights, set_time};
 
 use crate::filling::{Filling, Job, Part};
 use crate::manifest::Id;
-use crate::tar::{BLOCK, Entry, Kind, shown, split};
-use crate::tree::{self, Names, Tree};
+use crate::tar::{BLOCK, Entry, Kind, order, shown, split};
+use crate::tree::{self, Known, Tree, When};
 use rights::times;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
+use std::cmp::Ordering;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -37,7 +38,12 @@ pub trait Flow: Read {
         Ok(None)
     }
 
-    /// So many bytes, no more than were shared, need not be read: they were taken from the base.
+    /// How many of the next bytes are zeros, as far as that is known without reading them.
+    fn zeros(&mut self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
+    /// So many bytes, no more than were shared or are zeros, need not be read.
     fn skip(&mut self, _count: u64) {}
 }
 
@@ -52,16 +58,16 @@ impl Flow for &[u8] {}
 pub fn unpack(from: &mut impl Flow, top: &Path) -> io::Result<Vec<u8>> {
     let base = from.base().cloned();
     let mut unpacker = Unpacker::new(top, base.as_ref())?;
-    let mut names = Names::new();
-    each(from, base.as_deref(), |entry, from| {
-        names.push((entry.clone(), None));
+    let names = each(from, base.as_deref(), |entry, from| {
         let place = entry.path.clone();
         unpacker.make(entry, &place, from)
     })?;
     unpacker.end()?;
+    let names = names.into_iter().map(|entry| (entry, Known::Nothing));
+    let mut names = names.collect();
     // Whoever is to know the tree again looks at it while it is written.
     std::thread::scope(|scope| {
-        let looking = scope.spawn(|| tree::marked(top, &mut names));
+        let looking = scope.spawn(|| tree::mark(top, &mut names, When::Made));
         let synced = rustix::fs::syncfs(&unpacker.root);
         let looked = looking.join();
         synced?;
@@ -70,28 +76,53 @@ pub fn unpack(from: &mut impl Flow, top: &Path) -> io::Result<Vec<u8>> {
     tree::written(&names)
 }
 
-/// Does this with each entry of a stream, whose content it has to take. The tree itself comes first, and once.
+/// Does this with each entry of a stream, whose content it has to take; returns all of them. They come in the order of
+/// [`crate::tar`], each once, and the other names of a file after the first one.
 ///
 /// Errors name the entry.
 pub fn each<F: Flow>(
     from: &mut F,
     base: Option<&Tree>,
     mut act: impl FnMut(Entry, &mut F) -> io::Result<()>,
-) -> io::Result<()> {
-    let mut begun = false;
+) -> io::Result<Vec<Entry>> {
+    let mut all: Vec<Entry> = Vec::new();
     while let Some(entry) = next(from, base)? {
-        let name = entry.path.clone();
-        let result = match name.is_empty() == begun {
-            true => Err(bad("the tree itself has to come first, and once".to_owned())),
-            false => act(entry, from),
-        };
-        result.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", shown(&name))))?;
-        begun = true;
+        let result = follows(&all, &entry).and_then(|()| act(entry.clone(), from));
+        result.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.shown())))?;
+        all.push(entry);
     }
-    match begun {
-        true => Ok(()),
-        false => Err(bad("it is no tree".to_owned())),
+    match all.is_empty() {
+        true => Err(bad("it is no tree".to_owned())),
+        false => Ok(all),
     }
+}
+
+/// May it come after these?
+fn follows(all: &[Entry], entry: &Entry) -> io::Result<()> {
+    let why = match all.last() {
+        None if entry.path.is_empty() => return Ok(()),
+        None => "the tree itself has to come first".to_owned(),
+        Some(last) if order(&last.path, &entry.path) != Ordering::Less => {
+            format!("it comes after {}", last.shown())
+        }
+        Some(_) => {
+            let Kind::Hardlink(first) = &entry.kind else {
+                return Ok(());
+            };
+            let found = all.binary_search_by(|other| order(&other.path, first));
+            match found.map(|index| &all[index].kind) {
+                Ok(Kind::Directory) => {
+                    format!("a second name of the directory {}", shown(first))
+                }
+                Ok(Kind::Hardlink(_)) => {
+                    format!("a second name of {}, which is one itself", shown(first))
+                }
+                Ok(_) => return Ok(()),
+                Err(_) => format!("a second name of {}, which has not come", shown(first)),
+            }
+        }
+    };
+    Err(bad(why))
 }
 
 pub fn bad(why: String) -> io::Error {
@@ -173,10 +204,6 @@ impl Unpacker {
             Kind::Hardlink(to) => {
                 let (directory, first) = split(to);
                 let other = inside(&self.root, directory, OFlags::PATH)?;
-                let found = rustix::fs::statat(&other, first, AtFlags::SYMLINK_NOFOLLOW)?;
-                if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
-                    return Err(bad(format!("a second name of the directory {}", shown(to))));
-                }
                 rustix::fs::linkat(&other, first, &parent, name, AtFlags::empty())?;
                 return Ok(());
             }
@@ -255,10 +282,17 @@ impl Unpacker {
                 at += len;
                 continue;
             }
+            if let Some(len) = from.zeros()? {
+                let len = len.min(entry.size - at);
+                from.skip(len);
+                at += len;
+                continue;
+            }
             let len = (entry.size - at).min(STEP as u64) as usize;
             let mut have = 0;
             // Whole blocks, as long as nothing is shared.
-            while have < len && (have == 0 || from.shared()?.is_none()) {
+            while have < len && (have == 0 || (from.shared()?.is_none() && from.zeros()?.is_none()))
+            {
                 match from.read(&mut self.buffer[have..len])? {
                     0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                     count => have += count,
@@ -302,13 +336,16 @@ pub fn inside(from: &OwnedFd, path: &[u8], how: OFlags) -> io::Result<OwnedFd> {
     let path = if path.is_empty() { b"." } else { path };
     let flags = how | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-    Ok(rustix::fs::openat2(
-        from,
-        path,
-        flags,
-        Mode::empty(),
-        beneath,
-    )?)
+    let open = rustix::fs::openat2(from, path, flags, Mode::empty(), beneath);
+    open.map_err(no_link)
+}
+
+/// A link on the way to something is no directory.
+pub fn no_link(e: Errno) -> io::Error {
+    match e {
+        Errno::LOOP => io::ErrorKind::NotADirectory.into(),
+        other => other.into(),
+    }
 }
 
 /// What a file is filled up with in the stream.

@@ -112,6 +112,8 @@ pub struct Stream {
     /// What is left of the frame that is read: where its bytes are; if it comes as ranges, with the patch.
     left: VecDeque<Piece>,
     patch: Option<Vec<u8>>,
+    /// The frame that is read is of zeros.
+    zero: bool,
     /// The next frame.
     next: u32,
     /// Bytes that were read ahead.
@@ -130,6 +132,7 @@ impl Stream {
             at: 0,
             left: VecDeque::new(),
             patch: None,
+            zero: false,
             next: 0,
             buffer: Vec::new(),
             used: 0,
@@ -160,6 +163,7 @@ impl Stream {
             woken.recv().map_err(|_| ended())?;
         };
         self.next += 1;
+        self.zero = entry.encoding == Encoding::Zero;
         let len = self.transfer.header.frame_len(index);
         if entry.encoding != Encoding::Ranges {
             self.patch = None;
@@ -271,6 +275,16 @@ impl Flow for Stream {
         }
         Ok(match self.left.front() {
             Some(Piece::Old { from, len }) => Some((*from, *len)),
+            _ => None,
+        })
+    }
+
+    fn zeros(&mut self) -> io::Result<Option<u64>> {
+        if self.used < self.buffer.len() || !self.frame()? || !self.zero {
+            return Ok(None);
+        }
+        Ok(match self.left.front() {
+            Some(Piece::New { len, .. }) => Some(*len),
             _ => None,
         })
     }

@@ -6,15 +6,18 @@
 
 mod steps;
 
-pub use steps::{Steps, Stopped};
+pub use steps::{Steps, Stopped, is_changed};
 
 use crate::filling::Part;
-use crate::tar::{Entry, Kind, shown, split};
-use crate::tree::{self, Mark, Names, Node, Tree};
+use crate::manifest::FRAME;
+use crate::place::is_zero;
+use crate::tar::{Entry, Kind, split};
+use crate::tree::{self, Known, Mark, Names, Node, Tree};
 use crate::unpack::{Flow, Unpacker, bad, each, pass_padding};
 use rustix::fs::AtFlags;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use steps::{Dress, Link, Move};
@@ -35,19 +38,19 @@ pub fn prepare(
         base,
         known: known.collect(),
         seen: vec![false; base.nodes().len()],
-        names: Vec::new(),
+        stays: Vec::new(),
         unpacker: Unpacker::new(beside, Some(base))?,
         made: HashMap::new(),
         inside: None,
         stay: BTreeMap::new(),
         touched: BTreeSet::new(),
         gone: HashSet::new(),
-        steps: Steps::default(),
+        steps: Steps::in_top(base.handle()?.metadata()?.ino()),
     };
-    each(from, Some(base), |entry, from| update.take(entry, from))?;
+    let names = each(from, Some(base), |entry, from| update.take(entry, from))?;
     update.unpacker.end()?;
     rustix::fs::syncfs(update.unpacker.root())?;
-    update.end()
+    update.end(names)
 }
 
 struct Update<'a> {
@@ -56,8 +59,8 @@ struct Update<'a> {
     known: HashMap<&'a [u8], usize>,
     /// Those that came again.
     seen: Vec<bool>,
-    /// All that came, and which of the base's it is, if that stays as it is.
-    names: Vec<(Entry, Option<usize>)>,
+    /// Of all that came: which of the base's it is, if that stays as it is.
+    stays: Vec<Option<usize>>,
     unpacker: Unpacker,
     /// What was made, and where beside the tree.
     made: HashMap<Vec<u8>, Vec<u8>>,
@@ -74,7 +77,7 @@ struct Update<'a> {
 
 impl Update<'_> {
     fn take(&mut self, entry: Entry, from: &mut impl Flow) -> io::Result<()> {
-        self.names.push((entry.clone(), None));
+        self.stays.push(None);
         if let Some((above, place)) = &self.inside {
             let below = entry.path.strip_prefix(above.as_slice());
             if let Some([b'/', below @ ..]) = below {
@@ -88,12 +91,8 @@ impl Update<'_> {
             return Err(bad("its directory has not come".to_owned()));
         }
         let index = self.known.get(entry.path.as_slice()).copied();
-        let again = index.map_or_else(
-            || self.made.contains_key(&entry.path),
-            |index| std::mem::replace(&mut self.seen[index], true),
-        );
-        if again {
-            return Err(bad("it has come before".to_owned()));
+        if let Some(index) = index {
+            self.seen[index] = true;
         }
         let base = self.base;
         let before = index.map(|index| &base.nodes()[index]);
@@ -111,7 +110,7 @@ impl Update<'_> {
             }
             Some(node) if node.entry == entry => match &entry.kind {
                 Kind::File => {
-                    let same = same(node, from)?;
+                    let same = same(base, node, from)?;
                     if same == entry.size {
                         self.stays(index);
                         return pass_padding(&entry, from);
@@ -135,7 +134,7 @@ impl Update<'_> {
 
     /// What came last is this one of the base's.
     fn stays(&mut self, index: Option<usize>) {
-        if let Some((_, stays)) = self.names.last_mut() {
+        if let Some(stays) = self.stays.last_mut() {
             *stays = index;
         }
     }
@@ -203,7 +202,6 @@ impl Update<'_> {
             match self.made.get(first) {
                 Some(made) => entry.kind = Kind::Hardlink(made.clone()),
                 None => {
-                    self.is_there(first)?;
                     // The one that it comes to is made by then, and is changed by that.
                     if let Some(above) = self.unpacker.directory(split(&place).0) {
                         let (before, after) = (None, Some(above.clone()));
@@ -227,23 +225,7 @@ impl Update<'_> {
         Ok(())
     }
 
-    /// Is this a file of the tree that stays?
-    fn is_there(&self, first: &[u8]) -> io::Result<()> {
-        let index = self.known.get(first).filter(|index| self.seen[**index]);
-        match index.map(|index| &self.base.nodes()[*index].entry.kind) {
-            Some(Kind::Directory) => Err(bad(format!(
-                "a second name of the directory {}",
-                shown(first)
-            ))),
-            Some(_) => Ok(()),
-            None => Err(bad(format!(
-                "a second name of {}, which has not come",
-                shown(first)
-            ))),
-        }
-    }
-
-    fn end(mut self) -> io::Result<(Steps, Vec<u8>)> {
+    fn end(mut self, names: Vec<Entry>) -> io::Result<(Steps, Vec<u8>)> {
         let base = self.base;
         let mut above: Option<&[u8]> = None;
         for (index, Node { entry, .. }) in base.nodes().iter().enumerate() {
@@ -270,55 +252,86 @@ impl Update<'_> {
             let after = self.stay.remove(path);
             self.steps.directories.push(Dress { before, after });
         }
-        let names = tree::written(&self.names())?;
+        let names = tree::written(&self.names(names)?)?;
         Ok((self.steps, names))
     }
 
-    /// What came, with the marks of what nothing is done to.
-    fn names(&mut self) -> Names {
+    /// What came, with the marks of what nothing is done to any more, and the inodes of what is moved or changed.
+    fn names(&self, names: Vec<Entry>) -> io::Result<Names> {
         let nodes = self.base.nodes();
         let mut stays = vec![false; nodes.len()];
-        for index in self.names.iter().filter_map(|(_, index)| *index) {
-            stays[index] = true;
+        for index in self.stays.iter().flatten() {
+            stays[*index] = true;
         }
-        // A file that gets another name, or loses one, is changed by that under all of them.
-        let links = self.steps.links.iter();
-        let linked = links.filter_map(|link| self.known.get(link.first.as_slice()));
-        let goes = (0..nodes.len()).filter(|index| !stays[*index]);
-        let changed: HashSet<u64> = linked
-            .copied()
-            .chain(goes)
-            .filter_map(|index| nodes[index].mark)
-            .map(|mark| mark.inode)
+        let links: HashMap<&[u8], &[u8]> = (self.steps.links.iter())
+            .map(|link| (link.path.as_slice(), link.first.as_slice()))
             .collect();
-        let is_same = |path: &[u8], mark: &Mark| {
-            !changed.contains(&mark.inode) && !self.touched.contains(path)
+        let mark_of = |path: &[u8]| self.known.get(path).and_then(|index| nodes[*index].mark);
+        let root = self.unpacker.root();
+        let mut made = HashMap::new();
+        for (path, place) in &self.made {
+            if !links.contains_key(path.as_slice()) {
+                let stat = rustix::fs::statat(root, place, AtFlags::SYMLINK_NOFOLLOW)?;
+                made.insert(path.as_slice(), Mark::of(&stat));
+            }
+        }
+        // A file that gets another name, or loses one, or of which one is moved, is changed by that under all of them.
+        let linked = links.values().filter_map(|first| mark_of(first));
+        let goes = (0..nodes.len()).filter(|index| !stays[*index]);
+        let goes = goes.filter_map(|index| nodes[index].mark);
+        let moves = self.steps.moves.iter().map(Move::path);
+        let comes = moves.filter_map(|path| made.get(path).copied());
+        let all = linked.chain(goes).chain(comes);
+        let changed: HashSet<u64> = all.map(|mark| mark.inode).collect();
+        let entered: HashSet<&[u8]> = links.keys().map(|path| split(path).0).collect();
+        let name = |(entry, index): (Entry, &Option<usize>)| {
+            let path = entry.path.as_slice();
+            let mark = match index {
+                Some(index) => nodes[*index].mark,
+                None => made.get(path).copied(),
+            };
+            let same = !self.touched.contains(path) && !entered.contains(path);
+            let known = match mark.or_else(|| mark_of(links.get(path)?)) {
+                None => Known::Nothing,
+                Some(mark) if same && !changed.contains(&mark.inode) => Known::Mark(mark),
+                Some(mark) => Known::Inode(mark.inode),
+            };
+            (entry, known)
         };
-        let names = std::mem::take(&mut self.names).into_iter();
-        let name = |(entry, index): (Entry, Option<usize>)| {
-            let mark = index.and_then(|index| nodes[index].mark);
-            let mark = mark.filter(|mark| is_same(&entry.path, mark));
-            (entry, mark)
-        };
-        names.map(name).collect()
+        Ok(names.into_iter().zip(&self.stays).map(name).collect())
     }
 }
 
 /// So many bytes at a file's beginning are those that it has in the base. They are taken from the stream.
-fn same(node: &Node, from: &mut impl Flow) -> io::Result<u64> {
+fn same(base: &Tree, node: &Node, from: &mut impl Flow) -> io::Result<u64> {
     let content = node.start + node.header;
     let mut at = 0;
     while at < node.entry.size {
-        match from.shared()? {
-            Some((start, len)) if start == content + at => {
-                let len = len.min(node.entry.size - at);
-                from.skip(len);
-                at += len;
+        let left = node.entry.size - at;
+        let len = match (from.shared()?, from.zeros()?) {
+            (Some((start, len)), _) if start == content + at => len.min(left),
+            (None, Some(len)) => {
+                let len = len.min(left).min(u64::from(FRAME));
+                match are_zeros(base, content + at, len as u32)? {
+                    true => len,
+                    false => break,
+                }
             }
             _ => break,
-        }
+        };
+        from.skip(len);
+        at += len;
     }
     Ok(at)
+}
+
+fn are_zeros(base: &Tree, at: u64, len: u32) -> io::Result<bool> {
+    if base.is_hole(at, len) {
+        return Ok(true);
+    }
+    let mut bytes = vec![0; len as usize];
+    base.read_exact_at(&mut bytes, at)?;
+    Ok(is_zero(&bytes))
 }
 
 #[cfg(test)]

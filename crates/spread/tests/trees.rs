@@ -270,6 +270,7 @@ async fn a_tree_is_changed_where_it_is() {
         "bin/su",
         "etc/fifo",
         "etc/deep",
+        "usr/sparse",
     ];
     let before = stay.map(inode);
     let mut reader = File::open(there.join("usr/library.3")).unwrap();

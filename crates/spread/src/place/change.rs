@@ -1,12 +1,11 @@
 //! A tree that is there becomes the new version where it is.
 
-use super::finish::remove;
 use super::{Files, Old, beside, taking, write_whole};
 use crate::manifest::Id;
 use crate::seen::Seen;
-use crate::tree;
+use crate::tree::{self, When};
 use crate::unpack;
-use crate::update::{Steps, Stopped};
+use crate::update::{Steps, Stopped, is_changed};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io;
@@ -16,9 +15,11 @@ use std::sync::Arc;
 /// What is to be done in the tree of a name. While it is on the disk, it is done or undone before anything else.
 #[derive(Serialize, Deserialize)]
 struct Plan<S> {
-    id: String,
+    id: [u8; 16],
     /// What the tree will be.
     content: String,
+    /// It could not be done, and was undone.
+    undone: bool,
     steps: S,
 }
 
@@ -39,7 +40,8 @@ impl Files {
 
     /// Makes the tree that is there the new one.
     ///
-    /// Errors: it cannot be done, and the tree is what it was; `InvalidData`: somebody has changed it meanwhile.
+    /// Errors: it cannot be done, and the tree is what it was, or all of it is tried again before anything else is done with
+    /// this name; `InvalidData`: somebody has changed it meanwhile.
     pub(super) fn change(&self, steps: &Steps, content: String) -> io::Result<()> {
         // By its name: what was looked at before may have another one by now.
         let untouched = self.base.as_ref().is_some_and(|base| {
@@ -52,14 +54,13 @@ impl Files {
         }
         taking::mounted(&self.directory.join(&self.name))?;
         let plan = Plan {
-            id: self.id.to_string(),
+            id: self.id.0,
             content,
+            undone: false,
             steps,
         };
-        let plan = serde_json::to_vec(&plan)?;
-        write_whole(&beside(&self.directory, &self.name, "steps"), &plan)?;
-        sync(&self.directory)?;
-        go_on(&self.directory, &self.name)
+        write_plan(&self.directory, &self.name, &plan)?;
+        go_on(&self.directory, &self.name, false)
     }
 }
 
@@ -67,256 +68,143 @@ fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory.join(".spread"))?.sync_all()
 }
 
-/// Does what is to be done in the tree of this name, also after somebody who was killed while he did it. What proves the
-/// new version is there then, under other names. To be called with the lock.
+/// Does what is to be done in the tree of this name, also after somebody who was killed while he did it (`again`). What proves
+/// the new version is there then, under other names. To be called with the lock.
 ///
 /// Errors: as [`Files::change`]; if what is to be done is still there, it was done in part, and nothing else may be begun.
-pub(super) fn go_on(directory: &Path, name: &str) -> io::Result<()> {
-    let plan = match std::fs::read(beside(directory, name, "steps")) {
+pub(super) fn go_on(directory: &Path, name: &str, again: bool) -> io::Result<()> {
+    let of = |what: &str| beside(directory, name, what);
+    let steps = match std::fs::read(of("steps")) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
-    let plan: Plan<Steps> = serde_json::from_slice(&plan).map_err(|e| {
-        let plan = beside(directory, name, "steps");
-        io::Error::other(format!("{}: {e}", plan.display()))
-    })?;
-    let id: Id = plan.id.parse().map_err(io::Error::other)?;
-    let (target, made) = (directory.join(name), beside(directory, name, "tree"));
-    let old = unpack::aside(&beside(directory, name, "old"), id);
+    let plan: Plan<Steps> = match postcard::from_bytes(&steps) {
+        Ok(plan) => plan,
+        // The tree is known by other things: if any of it was done, that shows.
+        Err(e) => {
+            drop_plan(directory, name)?;
+            let why = format!("{}: {e}", of("steps").display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+    };
+    if plan.undone {
+        return undone(directory, name, &plan.steps);
+    }
+    let (target, made) = (directory.join(name), of("tree"));
+    let old = unpack::aside(&of("old"), Id(plan.id));
     // When it is moved, all is done.
-    if made.exists() {
-        if let Err(why) = plan.steps.carry_out(&target, &made) {
-            remove(directory, name, &["steps"]);
-            sync(directory)?;
-            unpack::remove(&made)?;
+    if is_there(&made)? {
+        if let Err(why) = carry_out(directory, name, &plan.steps, again) {
+            let of_two =
+                "; it is of two versions now: send all of it again to a receiver with --replace";
             return Err(match why {
+                Stopped::Later(why) => why,
+                Stopped::Left(why, begun) => {
+                    drop_plan(directory, name)?;
+                    let why = format!("{why}{}", if begun { of_two } else { "" });
+                    io::Error::new(io::ErrorKind::InvalidData, why)
+                }
                 Stopped::Undone(why) => {
-                    know_again(directory, name)?;
+                    let plan = Plan {
+                        undone: true,
+                        ..plan
+                    };
+                    write_plan(directory, name, &plan)?;
+                    undone(directory, name, &plan.steps)?;
                     // Not to be taken for a version that is not what it should be.
                     io::Error::other(why.to_string())
                 }
-                Stopped::Between(why, not_back) => io::Error::other(format!(
-                    "{why}; {} is of two versions now, since that could not be undone ({not_back}): send all of it \
-                     again to a receiver with --replace",
-                    target.display()
-                )),
             });
         }
         std::fs::rename(&made, &old)?;
         sync(directory)?;
     }
-    // Before the tree is looked at: a file that loses one of its names is changed by that.
+    // Before the tree is looked at: a file that loses one of its names is changed by that. It has to be on the disk before
+    // what is known of it.
     unpack::remove(&old)?;
-    let names = beside(directory, name, "names.new");
-    let marked = match tree::marked_again(&target, &std::fs::read(&names)?) {
+    rustix::fs::syncfs(File::open(directory)?)?;
+    let names = tree::read(&std::fs::read(of("names.new"))?);
+    let marked = names.and_then(|mut names| {
+        tree::mark(&target, &mut names, When::Done)?;
+        tree::written(&names)
+    });
+    let marked = match marked {
         Err(e) if is_changed(&e) => {
             // It will never be what it was to be, and is not taken for what it was.
-            remove(directory, name, &["steps"]);
-            sync(directory)?;
+            drop_plan(directory, name)?;
             return Err(io::Error::new(io::ErrorKind::InvalidData, e));
         }
         other => other?,
     };
-    write_whole(&names, &marked)?;
+    write_whole(&of("names.new"), &marked)?;
     let seen = Seen::of(&target, &plan.content, Some(&marked))?;
-    write_whole(
-        &beside(directory, name, "seen.new"),
-        &serde_json::to_vec(&seen)?,
-    )?;
-    remove(directory, name, &["steps"]);
+    write_whole(&of("seen.new"), &serde_json::to_vec(&seen)?)?;
+    forget_plan(directory, name)
+}
+
+fn carry_out(directory: &Path, name: &str, steps: &Steps, again: bool) -> Result<(), Stopped> {
+    let target = directory.join(name);
+    let again = match again {
+        false => None,
+        true => {
+            taking::mounted(&target).map_err(Stopped::Later)?;
+            let names = |what: &str| tree::read(&std::fs::read(beside(directory, name, what))?);
+            let both = names("names").and_then(|old| Ok((old, names("names.new")?)));
+            Some(both.map_err(|e| match is_changed(&e) {
+                true => Stopped::Left(e, true),
+                false => Stopped::Later(e),
+            })?)
+        }
+    };
+    steps.carry_out(&target, &beside(directory, name, "tree"), again)
+}
+
+fn is_there(path: &Path) -> io::Result<bool> {
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other.map(|_| true),
+    }
+}
+
+fn write_plan<S: Serialize>(directory: &Path, name: &str, plan: &Plan<S>) -> io::Result<()> {
+    let plan = postcard::to_stdvec(plan).map_err(io::Error::other)?;
+    write_whole(&beside(directory, name, "steps"), &plan)?;
     sync(directory)
 }
 
-/// Is this why a tree cannot be looked at: somebody has removed something from it, or put something else in its place?
-fn is_changed(e: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidData, NotADirectory, NotFound};
-    [InvalidData, NotADirectory, NotFound].contains(&e.kind())
+fn forget_plan(directory: &Path, name: &str) -> io::Result<()> {
+    std::fs::remove_file(beside(directory, name, "steps"))?;
+    sync(directory)
 }
 
-/// What was moved to and fro has other times than before. If somebody was at work in the tree, that is still seen.
-fn know_again(directory: &Path, name: &str) -> io::Result<()> {
+/// What is to be done is neither done nor undone.
+fn drop_plan(directory: &Path, name: &str) -> io::Result<()> {
+    forget_plan(directory, name)?;
+    unpack::remove(&beside(directory, name, "tree"))
+}
+
+/// After all was undone. What was moved to and fro has other times than before; if somebody was at work in the tree, that is
+/// still seen.
+fn undone(directory: &Path, name: &str, steps: &Steps) -> io::Result<()> {
     let (target, of) = (directory.join(name), |what| beside(directory, name, what));
-    let before: Seen = serde_json::from_slice(&std::fs::read(of("seen"))?)?;
-    let names = tree::of_what_is_there(&target, &std::fs::read(of("names"))?)?;
-    if let Some(names) = names {
+    // It may have second names of what is in the tree.
+    unpack::remove(&of("tree"))?;
+    rustix::fs::syncfs(File::open(directory)?)?;
+    let again = || {
+        let before: Seen = serde_json::from_slice(&std::fs::read(of("seen"))?)?;
+        let names = |what| tree::read(&std::fs::read(of(what))?);
+        let mut names = steps.names_before(names("names")?, names("names.new")?);
+        tree::mark(&target, &mut names, When::Undone)?;
+        let names = tree::written(&names)?;
         let seen = Seen::of(&target, &before.content, Some(&names))?;
         write_whole(&of("names"), &names)?;
-        write_whole(&of("seen"), &serde_json::to_vec(&seen)?)?;
+        write_whole(&of("seen"), &serde_json::to_vec(&seen)?)
+    };
+    match again() {
+        Err(e) if !is_changed(&e) => Err(e),
+        _ => forget_plan(directory, name),
     }
-    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::tree::Tree;
-    use crate::tree::tests::{Thing, make, stream};
-    use crate::update;
-    use crate::update::tests::Known;
-
-    /// A tree that came, and what would make it another one with one file more and another one less.
-    fn planned(dir: &Path) -> (Vec<u8>, Vec<u8>) {
-        let file = |name: &str, seed| (name.to_owned(), Thing::File(seed, 5000, 0), 1);
-        let (tree, next) = (dir.join("tree"), dir.join("next"));
-        std::fs::create_dir(dir.join(".spread")).unwrap();
-        make(&tree, &[file("a", 1), file("b", 2), file("c", 3)]);
-        make(&next, &[file("a", 4), file("b", 2), file("d", 5)]);
-        let base = Arc::new(Tree::open(&tree).unwrap());
-        let of = |what: &str| beside(dir, "tree", what);
-        let nodes = base.nodes().iter();
-        let mut names: Vec<_> = nodes.map(|node| (node.entry.clone(), node.mark)).collect();
-        names[0].1 = None;
-        let names = tree::written(&names).unwrap();
-        let seen = Seen::of(&tree, "old", Some(&names)).unwrap();
-        std::fs::write(of("names"), names).unwrap();
-        std::fs::write(of("seen"), serde_json::to_vec(&seen).unwrap()).unwrap();
-        let next = Tree::open(&next).unwrap();
-        let mut flow = Known::new(base.clone(), &next);
-        let (steps, names) = update::prepare(&mut flow, &base, &of("tree")).unwrap();
-        std::fs::write(of("names.new"), names).unwrap();
-        let plan = Plan {
-            id: Id([1; 16]).to_string(),
-            content: "new".to_owned(),
-            steps,
-        };
-        std::fs::write(of("steps"), serde_json::to_vec(&plan).unwrap()).unwrap();
-        (stream(&base), stream(&next))
-    }
-
-    #[test]
-    fn a_receiver_that_starts_does_what_was_begun() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let (_, after) = planned(dir);
-        std::fs::write(beside(dir, "tree", "lock"), "").unwrap();
-        std::fs::write(beside(dir, "tree", "manifest.new"), "proof").unwrap();
-        super::super::recover_trees(dir);
-        assert!(now(dir) == after);
-        assert_eq!(Seen::read(dir, "tree", |_| true).unwrap().content, "new");
-        let names = ["lock", "manifest", "names", "seen"].map(|name| format!("tree.{name}"));
-        assert_eq!(beside_it(dir), names);
-    }
-
-    fn beside_it(dir: &Path) -> Vec<String> {
-        let entries = std::fs::read_dir(dir.join(".spread")).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    fn now(dir: &Path) -> Vec<u8> {
-        stream(&Tree::open(&dir.join("tree")).unwrap())
-    }
-
-    #[test]
-    fn what_was_begun_is_done() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let (_, after) = planned(dir);
-        // As somebody who was killed before what proves it was written would have left it, too.
-        let plan = std::fs::read(beside(dir, "tree", "steps")).unwrap();
-        for _ in 0..2 {
-            go_on(dir, "tree").unwrap();
-            assert!(now(dir) == after);
-            assert_eq!(
-                beside_it(dir),
-                ["names", "names.new", "seen", "seen.new"].map(|name| format!("tree.{name}"))
-            );
-            let seen = std::fs::read(beside(dir, "tree", "seen.new")).unwrap();
-            let seen: Seen = serde_json::from_slice(&seen).unwrap();
-            assert!(seen.still(dir, "tree", "names.new").is_some());
-            std::fs::write(beside(dir, "tree", "steps"), &plan).unwrap();
-        }
-    }
-
-    /// What proves the new version was removed when it could not be written at once: the tree was of no version from then
-    /// on, and what had been done in it would have been done once more in a later one.
-    #[test]
-    fn an_end_that_cannot_be_written_is_tried_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let (_, after) = planned(dir);
-        std::fs::write(beside(dir, "tree", "manifest.new"), "proof").unwrap();
-        let in_the_way = beside(dir, "tree", "names.new.tmp");
-        std::fs::create_dir(&in_the_way).unwrap();
-        for _ in 0..2 {
-            super::super::finish::settle(dir, "tree").unwrap_err();
-            assert!(now(dir) == after);
-            assert!(beside(dir, "tree", "steps").exists());
-        }
-        std::fs::remove_dir(&in_the_way).unwrap();
-        super::super::finish::settle(dir, "tree").unwrap();
-        assert_eq!(Seen::read(dir, "tree", |_| true).unwrap().content, "new");
-        let names = ["manifest", "names", "seen"].map(|name| format!("tree.{name}"));
-        assert_eq!(beside_it(dir), names);
-    }
-
-    /// Somebody removes what is new as soon as it is there.
-    #[test]
-    fn what_goes_at_the_end_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        planned(dir);
-        let of = |what: &str| beside(dir, "tree", what);
-        let before =
-            [of("steps"), of("names.new")].map(|file| (std::fs::read(&file).unwrap(), file));
-        go_on(dir, "tree").unwrap();
-        std::fs::remove_file(of("seen.new")).unwrap();
-        for (bytes, file) in before {
-            std::fs::write(file, bytes).unwrap();
-        }
-        std::fs::remove_file(dir.join("tree/d")).unwrap();
-        let why = go_on(dir, "tree").unwrap_err();
-        assert_eq!(why.kind(), io::ErrorKind::InvalidData, "{why}");
-        super::super::finish::settle(dir, "tree").unwrap();
-        assert!(Seen::read(dir, "tree", |_| true).is_none());
-        assert_eq!(beside_it(dir), ["tree.names", "tree.seen"]);
-    }
-
-    /// Somebody's file stands where something new is to come.
-    #[test]
-    fn what_somebody_does_meanwhile_stays_and_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let (before, _) = planned(dir);
-        std::fs::write(dir.join("tree/d"), "mine").unwrap();
-        let why = go_on(dir, "tree").unwrap_err().to_string();
-        assert!(why.starts_with("d: "), "{why}");
-        assert_eq!(std::fs::read(dir.join("tree/d")).unwrap(), b"mine");
-        assert!(Seen::read(dir, "tree", |_| true).is_none());
-        std::fs::remove_file(dir.join("tree/d")).unwrap();
-        let top = Seen::of(&dir.join("next"), "", Some(b"")).unwrap();
-        top.put_time_back(&dir.join("tree")).unwrap();
-        assert!(now(dir) == before);
-        assert_eq!(
-            beside_it(dir),
-            ["tree.names", "tree.names.new", "tree.seen"]
-        );
-    }
-
-    /// A tree that was changed to and fro has other times of change: it was not known any more.
-    #[test]
-    fn what_was_undone_is_known_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        let (before, _) = planned(dir);
-        let steps = beside(dir, "tree", "steps");
-        let mut plan: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(&steps).unwrap()).unwrap();
-        // The last one cannot be done.
-        let last = serde_json::json!({"Out": {"path": b"nothing", "place": b"out"}});
-        plan["steps"]["moves"].as_array_mut().unwrap().push(last);
-        std::fs::write(&steps, plan.to_string()).unwrap();
-        let why = go_on(dir, "tree").unwrap_err().to_string();
-        assert!(why.starts_with("nothing: "), "{why}");
-        assert!(now(dir) == before);
-        assert_eq!(Seen::read(dir, "tree", |_| true).unwrap().content, "old");
-        assert_eq!(
-            beside_it(dir),
-            ["tree.names", "tree.names.new", "tree.seen"]
-        );
-    }
-}
+mod tests;

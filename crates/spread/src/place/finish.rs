@@ -177,8 +177,8 @@ pub(super) fn remove(directory: &Path, name: &str, what: &[&str]) {
 ///
 /// Errors: what was begun in a tree can be neither done nor undone now; nothing else may be begun.
 pub(super) fn settle(directory: &Path, name: &str) -> io::Result<()> {
-    match change::go_on(directory, name) {
-        Err(e) if beside(directory, name, "steps").exists() => return Err(e),
+    match change::go_on(directory, name, true) {
+        Err(e) if beside(directory, name, "steps").try_exists()? => return Err(e),
         // One that cannot be changed is what it was.
         _ => {}
     }
@@ -216,31 +216,32 @@ pub(super) fn settle(directory: &Path, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Trees that somebody was changing where they are who was killed become one version.
+/// Trees that somebody was changing where they are who was killed become one version. Whatever is offered of one of which that
+/// cannot be is refused, and says why.
 pub fn recover_trees(directory: &Path) {
     let entries = std::fs::read_dir(directory.join(".spread"));
     for entry in entries.into_iter().flatten().flatten() {
         let file = entry.file_name();
         let name = file.to_str().and_then(|file| file.strip_suffix(".steps"));
-        name.map(|name| recover(directory, name));
+        let _ = name.map(|name| recover(directory, name));
     }
 }
 
 /// Puts right what somebody left who was killed. `false`: somebody is about to give the file its name; look again.
-pub fn recover(directory: &Path, name: &str) -> bool {
+///
+/// Errors: as [`settle`].
+pub fn recover(directory: &Path, name: &str) -> io::Result<bool> {
     let is = |what: &str| beside(directory, name, what).exists();
     let Ok(lock) = File::open(beside(directory, name, "lock")) else {
-        return true;
+        return Ok(true);
     };
     if !is("seen.new") && !is("steps") && !is("head") {
-        return true;
+        return Ok(true);
     }
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-        return !is("seen.new") && !is("steps");
+        return Ok(!is("seen.new") && !is("steps"));
     }
-    // Whoever opens it hears why not.
-    let _ = settle(directory, name);
-    true
+    settle(directory, name).map(|()| true)
 }
 
 #[cfg(test)]
@@ -285,7 +286,7 @@ mod tests {
             files.finish_up_to(&transfer, steps).unwrap();
             drop((files, transfer));
 
-            recover(dir, "disk");
+            recover(dir, "disk").unwrap();
             let known = look(dir, "disk").0;
             let named = dir.join("disk").exists();
             assert_eq!(named, steps >= 2, "after {steps}");

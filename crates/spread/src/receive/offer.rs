@@ -63,12 +63,21 @@ pub(super) async fn offered(
         let (directory, name) = (directory.clone(), header.name.clone());
         let there = spawn_blocking(move || {
             let begin = Instant::now();
-            while !place::recover(&directory, &name) && begin.elapsed() < BUSY {
+            while !place::recover(&directory, &name)? && begin.elapsed() < BUSY {
                 std::thread::sleep(Duration::from_millis(10));
             }
-            place::look(&directory, &name)
+            io::Result::Ok(place::look(&directory, &name))
         });
-        looking(writer, &Rereading::default(), there).await??
+        match looking(writer, &Rereading::default(), there).await?? {
+            Ok(found) => found,
+            Err(e) => {
+                let why = format!(
+                    "what was begun in {} cannot be done now: {e}",
+                    target.display()
+                );
+                return refuse(&header.name, why);
+            }
+        }
     };
     // Not even to be replaced: there may be more in it than somebody thinks of.
     if there.is_none() && std::fs::symlink_metadata(&target).is_ok_and(|data| data.is_dir()) {

@@ -9,15 +9,17 @@ use tar::{EntryType, Header};
 /// Longest path that the kernel takes.
 const LONGEST: usize = 4095;
 
-/// Most bytes of an entry's pax records; the kernel has at most 64 KiB of attributes for a file.
-const MOST_RECORDS: u64 = 1 << 20;
+/// Most bytes of an entry's pax records; the kernel lists at most 64 KiB of attributes' names, and has at most as much for the
+/// value of one.
+pub const MOST_RECORDS: u64 = 1 << 20;
 
 impl Entry {
     /// Reads the next entry's header; what follows are its `size` bytes, filled up. `None`: there are no more.
     ///
     /// Errors: reading; `InvalidData`: not in this form, or a name that leads out of the tree.
     pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
-        let Some(mut header) = block(from)? else {
+        let mut read = Vec::new();
+        let Some(mut header) = block(from, &mut read)? else {
             return Ok(None);
         };
         let mut records = Vec::new();
@@ -28,8 +30,9 @@ impl Entry {
             }
             records.resize(size.next_multiple_of(BLOCK) as usize, 0);
             from.read_exact(&mut records)?;
+            read.extend(&records);
             records.truncate(size as usize);
-            header = block(from)?.ok_or_else(|| bad("pax records of nothing"))?;
+            header = block(from, &mut read)?.ok_or_else(|| bad("pax records of nothing"))?;
         }
         let mut name = header.path_bytes().into_owned();
         let mut link = header.link_name_bytes().unwrap_or_default().into_owned();
@@ -96,7 +99,7 @@ impl Entry {
         if mode > 0o7777 {
             return Err(bad(format!("{:?}: mode {mode:o}", shown(&path))));
         }
-        Ok(Some(Self {
+        let entry = Self {
             path,
             kind,
             mode,
@@ -105,7 +108,26 @@ impl Entry {
             size,
             modified,
             attributes,
-        }))
+        };
+        // What is remembered of a tree has to be what came, to the byte: its next version is made of that.
+        match entry.is_usual() && entry.header() == read {
+            true => Ok(Some(entry)),
+            false => Err(bad(format!(
+                "{:?}: another form than that of trees",
+                entry.shown()
+            ))),
+        }
+    }
+
+    /// Is it as a tree on disk has it?
+    fn is_usual(&self) -> bool {
+        let in_order = (self.attributes.windows(2)).all(|two| two[0].0 < two[1].0);
+        let of_link = match &self.kind {
+            Kind::Hardlink(to) => *self == Self::hardlink(self.path.clone(), to.clone()),
+            Kind::Symlink(_) => self.mode == 0o777 && self.attributes.is_empty(),
+            _ => true,
+        };
+        in_order && of_link
     }
 }
 
@@ -123,8 +145,8 @@ fn checked(name: &[u8]) -> io::Result<Vec<u8>> {
     Ok(path.to_vec())
 }
 
-/// The next header; none at the end.
-fn block(from: &mut impl Read) -> io::Result<Option<Header>> {
+/// The next header, which is added to what was read; none at the end.
+fn block(from: &mut impl Read, read: &mut Vec<u8>) -> io::Result<Option<Header>> {
     let mut bytes = [0; BLOCK as usize];
     from.read_exact(&mut bytes)?;
     if bytes == [0; BLOCK as usize] {
@@ -140,5 +162,6 @@ fn block(from: &mut impl Read) -> io::Result<Option<Header>> {
     if header.as_ustar().is_none() || header.cksum()? != sum + 8 * 32 {
         return Err(bad("not a header of a tar"));
     }
+    read.extend(bytes);
     Ok(Some(header))
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use super::*;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::io::Read;
 
 fn name() -> impl Strategy<Value = Vec<u8>> {
@@ -44,15 +45,22 @@ fn entry() -> impl Strategy<Value = Entry> {
         prop::collection::vec(attribute, 0..3),
     )
         .prop_map(
-            |((path, kind, mode, user, group), (size, seconds, nanos), attributes)| Entry {
-                size: if kind == Kind::File { size } else { 0 },
-                path,
-                kind,
-                mode,
-                user,
-                group,
-                modified: (seconds, nanos),
-                attributes,
+            |((path, kind, mode, user, group), (size, seconds, nanos), attributes)| {
+                let is_link = matches!(kind, Kind::Symlink(_));
+                let mut attributes = BTreeMap::from_iter(attributes);
+                if is_link {
+                    attributes.clear();
+                }
+                Entry {
+                    size: if kind == Kind::File { size } else { 0 },
+                    path,
+                    mode: if is_link { 0o777 } else { mode },
+                    user,
+                    group,
+                    modified: (seconds, nanos),
+                    attributes: attributes.into_iter().collect(),
+                    kind,
+                }
             },
         )
 }
@@ -68,13 +76,26 @@ proptest! {
     }
 
     #[test]
+    fn paths_are_in_the_order_of_trees(
+        paths in prop::collection::vec(prop::collection::vec("[a0.-]{1,2}", 1..4), 2),
+    ) {
+        let [one, two] = [0, 1].map(|which| paths[which].join("/"));
+        let first = order(one.as_bytes(), two.as_bytes());
+        // As a walk finds them: names of a directory sorted, and what is in one right after it.
+        prop_assert_eq!(first, paths[0].cmp(&paths[1]));
+    }
+
+    #[test]
     fn whatever_comes_is_a_header_or_refused(
         entry in entry(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
         let mut header = entry.header();
         let at = at.index(header.len());
         header[at] = byte;
-        let _ = Entry::read(&mut header.as_slice());
+        // What is taken is what it would be written as.
+        if let Ok(Some(read)) = Entry::read(&mut header.as_slice()) {
+            prop_assert!(header.starts_with(&read.header()));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! All names of a tree on disk, found by several threads.
 
 use super::Mark;
-use crate::tar::{Entry, Kind, shown, split};
+use crate::tar::{Entry, Kind, MOST_RECORDS, shown, split};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use std::collections::HashMap;
 use std::io;
@@ -210,6 +210,9 @@ impl Walk {
                 return refused(&inner, "is a socket, and cannot be sent");
             }
             let one = take(&at, inner.clone(), &stat, is_there).map_err(|e| about(&inner, e))?;
+            if one.entry.header_len() > MOST_RECORDS {
+                return refused(&inner, "has more than 1 MiB of attributes");
+            }
             found.push(one);
         }
         waiting.reverse();

@@ -2,7 +2,7 @@
 
 use crate::tar::{Entry, Kind, shown};
 use crate::tree::is_kept;
-use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
+use rustix::fs::{AtFlags, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::AsFd;
@@ -37,8 +37,21 @@ impl Rights {
         Ok(rustix::fs::futimens(file, &times(entry.modified))?)
     }
 
-    /// The same for a directory that was another one's version: what it has and is not to have goes.
+    /// Is this what was dressed so? Times count in seconds: there are file systems that have no parts of them.
+    pub fn has(self, entry: &Entry, stat: &Stat) -> bool {
+        // A time that a file system has no room for becomes its first or its last one.
+        let ends = [i32::MIN, i32::MAX].map(i64::from);
+        let owner = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        let is_link = matches!(entry.kind, Kind::Symlink(_));
+        (is_link || Mode::from_raw_mode(stat.st_mode & 0o7777) == self.mode(entry))
+            && self.owner(entry).is_none_or(|mine| mine == owner)
+            && (stat.st_mtime == entry.modified.0 || ends.contains(&stat.st_mtime))
+    }
+
+    /// The same as [`Rights::dress`] for a directory that was another version: what it has and is not to have goes.
     pub fn dress_anew(self, file: &impl AsFd, before: &Entry, entry: &Entry) -> io::Result<()> {
+        // Attributes of users are only given to what may be written to.
+        self.open_up(file)?;
         for (name, _) in &before.attributes {
             let stays = entry.attributes.iter().any(|(other, _)| other == name);
             if !stays && is_kept(name) {

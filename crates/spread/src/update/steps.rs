@@ -3,11 +3,13 @@
 //! They are on the disk before the first one is carried out. Whoever is killed meanwhile leaves a tree that is brought to
 //! its end by carrying them out again: what is done already shows in what is still beside the tree.
 
-use crate::tar::{Entry, shown, split};
+use crate::tar::{Entry, Kind, shown, split};
+use crate::tree::{self, Known, Names, When};
 use crate::unpack::{Rights, inside, open_top};
 use rustix::fs::{AtFlags, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -15,6 +17,8 @@ use std::path::Path;
 /// In the order in which they are carried out. Paths are from the tree's top, places from that of what was made beside it.
 #[derive(Default, Serialize, Deserialize)]
 pub struct Steps {
+    /// The inode of the tree's top.
+    top: u64,
     pub(super) links: Vec<Link>,
     pub(super) moves: Vec<Move>,
     pub(super) directories: Vec<Dress>,
@@ -55,33 +59,154 @@ pub(super) struct Dress {
 pub enum Stopped {
     /// It is the old one.
     Undone(io::Error),
-    /// It is of both, and that could not be undone, for the second reason.
-    Between(io::Error, io::Error),
+    /// Somebody has changed it: it is left as it is. If some of the steps were done, it is of two versions.
+    Left(io::Error, bool),
+    /// It may be of two versions. What is to be done is to be tried again.
+    Later(io::Error),
+}
+
+/// Is this what comes of somebody else's work in a tree, and will be the same the next time?
+pub fn is_changed(e: &io::Error) -> bool {
+    use io::ErrorKind::{AlreadyExists, InvalidData, NotADirectory, NotFound};
+    [AlreadyExists, InvalidData, NotADirectory, NotFound].contains(&e.kind())
 }
 
 impl Steps {
-    /// Makes the tree the new version, and waits until it is on the disk. Steps that are done already are done.
-    pub fn carry_out(&self, tree: &Path, beside: &Path) -> Result<(), Stopped> {
-        let site = Site::open(tree, beside).map_err(Stopped::Undone)?;
-        let mut done = 0;
-        let result = self.forward(&site, &mut done, usize::MAX);
+    /// None yet, in the tree whose top has this inode.
+    pub fn in_top(inode: u64) -> Self {
+        Self {
+            top: inode,
+            ..Self::default()
+        }
+    }
+
+    /// Makes the tree the new version, and waits until it is on the disk. Steps that are done already are done. `again`: what
+    /// the old and the new version are known by, if somebody may have been at work in the tree since it was looked at.
+    pub fn carry_out(
+        &self,
+        tree: &Path,
+        beside: &Path,
+        again: Option<(Names, Names)>,
+    ) -> Result<(), Stopped> {
+        let site = self.site(tree, beside).map_err(|e| match is_changed(&e) {
+            true => Stopped::Left(e, false),
+            false => Stopped::Later(e),
+        })?;
+        if let Some((old, new)) = again {
+            self.look(&site, tree, old, new)?;
+        }
+        let result = self.forward(&site, usize::MAX);
         let result = result.and_then(|()| Ok(rustix::fs::syncfs(&site.tree)?));
-        result.map_err(|why| match self.back(&site, done) {
-            Ok(()) => Stopped::Undone(why),
-            Err(e) => Stopped::Between(why, e),
+        result.map_err(|why| self.undo(&site, why))
+    }
+
+    /// Opens them.
+    ///
+    /// Errors: `InvalidData`: another tree has this name.
+    pub(super) fn site(&self, tree: &Path, beside: &Path) -> io::Result<Site> {
+        let site = Site::open(tree, beside)?;
+        match rustix::fs::fstat(&site.tree)?.st_ino == self.top {
+            true => Ok(site),
+            false => {
+                let why = format!("{} is another tree now", tree.display());
+                Err(io::Error::new(io::ErrorKind::InvalidData, why))
+            }
+        }
+    }
+
+    /// Is all in the tree as whoever was killed has left it?
+    fn look(&self, site: &Site, tree: &Path, old: Names, new: Names) -> Result<(), Stopped> {
+        let done = self.moves.iter().map(|step| site.is_done(step));
+        let done: Vec<bool> = done.collect::<io::Result<_>>().map_err(Stopped::Later)?;
+        let mut now = self.names(of_files(old), of_files(new), &done);
+        let Err(why) = tree::mark(tree, &mut now, When::Between) else {
+            return Ok(());
+        };
+        if !is_changed(&why) {
+            return Err(Stopped::Later(why));
+        }
+        if !done.contains(&true) {
+            return Err(Stopped::Left(why, false));
+        }
+        // These would go, with all that somebody has done to them.
+        let came: HashSet<&[u8]> = (self.moves.iter().zip(done))
+            .filter_map(|(step, done)| done.then_some(step.path()))
+            .collect();
+        now.retain(|(entry, _)| above(&entry.path).any(|path| came.contains(path)));
+        Err(match tree::mark(tree, &mut now, When::Between) {
+            Ok(()) => self.undo(site, why),
+            Err(e) if is_changed(&e) => Stopped::Left(e, true),
+            Err(e) => Stopped::Later(e),
         })
     }
 
-    /// `most`: so many moves. `done`: how many there were.
-    pub(super) fn forward(&self, site: &Site, done: &mut usize, most: usize) -> io::Result<()> {
+    fn undo(&self, site: &Site, why: io::Error) -> Stopped {
+        let back = self.back(site);
+        match back.and_then(|()| Ok(rustix::fs::syncfs(&site.tree)?)) {
+            Ok(()) => Stopped::Undone(why),
+            Err(e) => {
+                let both = io::Error::other(format!("{why}, and that cannot be undone ({e})"));
+                match is_changed(&e) {
+                    true => Stopped::Left(both, true),
+                    false => Stopped::Later(both),
+                }
+            }
+        }
+    }
+
+    /// What is in the tree when all is undone; for [`tree::mark`].
+    pub fn names_before(&self, old: Names, new: Names) -> Names {
+        self.names(old, new, &vec![false; self.moves.len()])
+    }
+
+    /// What is in the tree when these moves are done.
+    fn names(&self, old: Names, new: Names, done: &[bool]) -> Names {
+        // Is the old one still there, and the new one there already?
+        let mut moved: HashMap<&[u8], (bool, bool)> = HashMap::new();
+        for (step, done) in self.moves.iter().zip(done) {
+            let state = moved.entry(step.path()).or_insert((!done, *done));
+            state.1 = *done;
+        }
+        let state = |entry: &Entry| above(&entry.path).find_map(|path| moved.get(path)).copied();
+        let firsts = self.links.iter().map(|link| link.first.as_slice());
+        let changed: HashSet<&[u8]> = firsts.chain(moved.keys().copied()).collect();
+        let changed: HashSet<u64> = (old.iter())
+            .filter(|(entry, _)| changed.contains(entry.path.as_slice()))
+            .filter_map(|(_, known)| known.inode())
+            .collect();
+        let (came, stay): (Names, Names) = new
+            .into_iter()
+            .partition(|(entry, _)| state(entry).is_some());
+        let stay: HashMap<Vec<u8>, Known> = (stay.into_iter())
+            .map(|(entry, known)| (entry.path, known))
+            .collect();
+        let old = old.into_iter().filter_map(|(entry, known)| {
+            let known = match (state(&entry), known) {
+                (None, known) => stay.get(&entry.path).copied().unwrap_or(known),
+                (Some((true, _)), Known::Mark(mark)) if changed.contains(&mark.inode) => {
+                    Known::Inode(mark.inode)
+                }
+                (Some((true, _)), known) => known,
+                (Some((false, _)), _) => return None,
+            };
+            Some((entry, known))
+        });
+        let came = (came.into_iter())
+            .filter(|(entry, _)| state(entry).is_some_and(|(_, is_there)| is_there));
+        old.chain(came).collect()
+    }
+
+    /// `most`: so many moves.
+    pub(super) fn forward(&self, site: &Site, most: usize) -> io::Result<()> {
         for link in &self.links {
             site.link(link).map_err(|e| about(&link.path, e))?;
         }
         for step in self.moves.iter().take(most) {
-            site.step(step).map_err(|e| about(step.path(), e))?;
-            *done += 1;
+            if !site.is_done(step)? {
+                site.step(step).map_err(|e| about(step.path(), e))?;
+            }
         }
-        if *done < self.moves.len() {
+        if most < self.moves.len() {
             return Ok(());
         }
         for Dress { before, after } in self.directories.iter().rev() {
@@ -93,10 +218,12 @@ impl Steps {
         Ok(())
     }
 
-    /// Undoes the first moves.
-    pub(super) fn back(&self, site: &Site, done: usize) -> io::Result<()> {
-        for step in self.moves.iter().take(done).rev() {
-            site.step_back(step).map_err(|e| about(step.path(), e))?;
+    /// Undoes the moves that are done.
+    pub(super) fn back(&self, site: &Site) -> io::Result<()> {
+        for step in self.moves.iter().rev() {
+            if site.is_done(step)? {
+                site.step_back(step).map_err(|e| about(step.path(), e))?;
+            }
         }
         for Dress { before, after } in self.directories.iter().rev() {
             if let Some(before) = before {
@@ -106,6 +233,39 @@ impl Steps {
         }
         Ok(())
     }
+}
+
+/// With what the file has in place of its other names: the first one may be gone from the tree.
+fn of_files(names: Names) -> Names {
+    let first = |entry: &Entry| match &entry.kind {
+        Kind::Hardlink(first) => Some(first.clone()),
+        _ => None,
+    };
+    let firsts: HashSet<Vec<u8>> = names.iter().filter_map(|(entry, _)| first(entry)).collect();
+    let files = names
+        .iter()
+        .filter(|(entry, _)| firsts.contains(&entry.path));
+    let files: HashMap<Vec<u8>, Entry> = files
+        .map(|(entry, _)| (entry.path.clone(), entry.clone()))
+        .collect();
+    let name = |(entry, known): (Entry, Known)| {
+        let file = first(&entry).and_then(|first| files.get(&first));
+        let entry = match file {
+            Some(file) => Entry {
+                path: entry.path,
+                ..file.clone()
+            },
+            None => entry,
+        };
+        (entry, known)
+    };
+    names.into_iter().map(name).collect()
+}
+
+/// A path, and those of the directories that it is in, without the top.
+fn above(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::successors(Some(path), |path| Some(split(path).0))
+        .take_while(|path| !path.is_empty())
 }
 
 fn about(path: &[u8], e: io::Error) -> io::Error {
@@ -151,24 +311,20 @@ impl Site {
         }
     }
 
+    fn is_done(&self, step: &Move) -> io::Result<bool> {
+        let beside = |place: &[u8]| inode(&self.beside, place);
+        Ok(match step {
+            Move::Out { place, .. } => beside(place)?.is_some(),
+            Move::In { place, .. } => beside(place)?.is_none(),
+            Move::Exchange { place, inode, .. } => beside(place)? != Some(*inode),
+        })
+    }
+
     fn step(&self, step: &Move) -> io::Result<()> {
         match step {
-            Move::Out { path, place } => match inode(&self.beside, place)? {
-                Some(_) => Ok(()),
-                None => self.rename(&self.tree, path, &self.beside, place),
-            },
-            Move::In { path, place } => match inode(&self.beside, place)? {
-                None => Ok(()),
-                Some(_) => self.rename(&self.beside, place, &self.tree, path),
-            },
-            Move::Exchange {
-                path,
-                place,
-                inode: new,
-            } => match inode(&self.beside, place)? {
-                Some(here) if here == *new => self.exchange(path, place),
-                _ => Ok(()),
-            },
+            Move::Out { path, place } => self.rename(&self.tree, path, &self.beside, place),
+            Move::In { path, place } => self.rename(&self.beside, place, &self.tree, path),
+            Move::Exchange { path, place, .. } => self.exchange(path, place),
         }
     }
 
@@ -227,5 +383,14 @@ fn inode(top: &OwnedFd, path: &[u8]) -> io::Result<Option<u64>> {
         Ok(stat) => Ok(Some(stat.st_ino)),
         Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
         Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(test)]
+impl Steps {
+    /// One more, of what is not there perhaps.
+    pub fn out_of(&mut self, path: &str) {
+        let (path, place) = (path.into(), b"out".to_vec());
+        self.moves.push(Move::Out { path, place });
     }
 }

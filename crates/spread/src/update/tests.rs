@@ -1,8 +1,8 @@
 //! Trees at random become others, also in several goes, and what is undone is undone.
 
 #![allow(clippy::unwrap_used)]
-use super::steps::Site;
 use super::*;
+use crate::tar::shown;
 use crate::tree::tests::{Thing, as_ordinary_user, make, stream, things};
 use proptest::prelude::*;
 use std::collections::VecDeque;
@@ -10,12 +10,12 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 
 /// A tree's stream, of which all that is also in the base is shared with it: headers, contents, and halves of contents.
-pub struct Known {
+pub struct Shared {
     base: Arc<Tree>,
     pieces: VecDeque<(Option<u64>, Vec<u8>)>,
 }
 
-impl Known {
+impl Shared {
     pub fn new(base: Arc<Tree>, new: &Tree) -> Self {
         let (old, all) = (stream(&base), stream(new));
         let mut places = HashMap::new();
@@ -58,7 +58,7 @@ impl Known {
     }
 }
 
-impl Read for Known {
+impl Read for Shared {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let Some((_, bytes)) = self.pieces.front() else {
             return Ok(0);
@@ -69,7 +69,7 @@ impl Read for Known {
     }
 }
 
-impl Flow for Known {
+impl Flow for Shared {
     fn base(&self) -> Option<&Arc<Tree>> {
         Some(&self.base)
     }
@@ -93,9 +93,9 @@ fn changed(things: &Things, others: &Things, dice: &mut impl FnMut() -> u8) -> T
         let thing = match (dice() % 10, thing) {
             (0, _) => continue,
             (1, _) => others[usize::from(dice()) % others.len()].1.clone(),
-            (2, Thing::File(seed, len, hole)) => Thing::File(seed + 1, len / 2, *hole),
+            (2, Thing::File(seed, len, hole)) => Thing::File(seed.wrapping_add(1), len / 2, *hole),
             (3, thing) => {
-                all.push((name.clone(), thing.clone(), salt + 1));
+                all.push((name.clone(), thing.clone(), salt.wrapping_add(1)));
                 continue;
             }
             (_, Thing::Directory(things)) => Thing::Directory(changed(things, others, dice)),
@@ -129,7 +129,9 @@ struct Case {
     before: Vec<u8>,
     after: Vec<u8>,
     steps: Steps,
-    names: Vec<u8>,
+    /// What the tree is known by before and after.
+    old: Names,
+    new: Names,
 }
 
 impl Case {
@@ -139,18 +141,23 @@ impl Case {
         make(&next, new);
         let base = Arc::new(Tree::open(&tree).unwrap());
         let (before, next) = (stream(&base), Tree::open(&next).unwrap());
-        let mut flow = Known::new(base.clone(), &next);
-        let (steps, names) = prepare(&mut flow, &base, &beside).unwrap();
+        let mut flow = Shared::new(base.clone(), &next);
+        let old = known(&base);
+        let base = Tree::remembered(&tree, &tree::written(&old).unwrap()).unwrap();
+        assert!(base.is_untouched().unwrap());
+        let (steps, names) = prepare(&mut flow, &Arc::new(base), &beside).unwrap();
+        let base = Tree::remembered(&tree, &tree::written(&old).unwrap()).unwrap();
         assert!(base.is_untouched().unwrap(), "nothing is touched before");
         let after = stream(&next);
-        let steps = serde_json::from_slice(&serde_json::to_vec(&steps).unwrap()).unwrap();
+        let steps = postcard::from_bytes(&postcard::to_stdvec(&steps).unwrap()).unwrap();
         Self {
             tree,
             beside,
             before,
             after,
             steps,
-            names,
+            old,
+            new: tree::read(&names).unwrap(),
         }
     }
 
@@ -158,12 +165,52 @@ impl Case {
         stream(&Tree::open(&self.tree).unwrap())
     }
 
-    fn forward(&self, most: usize) -> usize {
-        let mut done = 0;
-        let site = Site::open(&self.tree, &self.beside).unwrap();
-        self.steps.forward(&site, &mut done, most).unwrap();
-        done
+    fn forward(&self, most: usize) {
+        let site = self.steps.site(&self.tree, &self.beside).unwrap();
+        self.steps.forward(&site, most).unwrap();
     }
+
+    /// As somebody does it who finds it begun.
+    fn go_on(&self) -> Result<(), Stopped> {
+        let again = (self.old.clone(), self.new.clone());
+        self.steps.carry_out(&self.tree, &self.beside, Some(again))
+    }
+}
+
+/// What a tree on disk is known by.
+pub fn known(tree: &Tree) -> Names {
+    let nodes = tree.nodes().iter();
+    let known = nodes.map(
+        |node| match node.mark.filter(|_| !node.entry.path.is_empty()) {
+            Some(mark) => (node.entry.clone(), Known::Mark(mark)),
+            None => (node.entry.clone(), Known::Nothing),
+        },
+    );
+    known.collect()
+}
+
+/// Changes something in a file or a directory, so that its time of change shows it. Returns where, and what is there then.
+fn work_in(path: &Path) -> (std::path::PathBuf, Vec<u8>) {
+    use std::io::Write;
+    use std::os::unix::fs::MetadataExt;
+    let changed = || {
+        let data = path.symlink_metadata().unwrap();
+        (data.ctime(), data.ctime_nsec())
+    };
+    let before = changed();
+    for number in 0.. {
+        let mine = match path.is_dir() {
+            true => path.join(format!("mine{number}")),
+            false => path.to_owned(),
+        };
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.append(true).create(true).open(&mine).unwrap();
+        file.write_all(b"mine").unwrap();
+        if changed() != before {
+            return (mine.clone(), std::fs::read(mine).unwrap());
+        }
+    }
+    unreachable!()
 }
 
 proptest! {
@@ -181,19 +228,24 @@ proptest! {
         let before = inodes(&case.tree);
         // There, back, there in two goes, and once more.
         let half = stop.index(case.steps.moves.len() + 1);
-        let done = case.forward(half);
-        let site = Site::open(&case.tree, &case.beside).unwrap();
-        case.steps.back(&site, done).unwrap();
+        case.forward(half);
+        let site = case.steps.site(&case.tree, &case.beside).unwrap();
+        case.steps.back(&site).unwrap();
         prop_assert!(case.now() == case.before);
+        let mut undone = case.steps.names_before(case.old.clone(), case.new.clone());
+        tree::mark(&case.tree, &mut undone, tree::When::Undone).unwrap();
+        let undone = Tree::remembered(&case.tree, &tree::written(&undone).unwrap()).unwrap();
+        prop_assert!(undone.is_untouched().unwrap() && stream(&undone) == case.before);
         case.forward(half);
         for _ in 0..2 {
-            case.steps.carry_out(&case.tree, &case.beside).unwrap();
+            case.go_on().unwrap();
             prop_assert!(case.now() == case.after);
         }
         // What is left of the old one may have second names in it.
         crate::unpack::remove(&case.beside).unwrap();
-        let names = tree::marked_again(&case.tree, &case.names).unwrap();
-        let known = Tree::remembered(&case.tree, &names).unwrap();
+        let mut names = case.new.clone();
+        tree::mark(&case.tree, &mut names, tree::When::Done).unwrap();
+        let known = Tree::remembered(&case.tree, &tree::written(&names).unwrap()).unwrap();
         prop_assert!(known.is_untouched().unwrap());
         prop_assert!(stream(&known) == case.after);
         // What is moved is what was made; all else is what it was.
@@ -206,8 +258,37 @@ proptest! {
         // Of what is the same nothing is moved.
         let (one, two) = (dir.path().join("tree"), dir.path().join("again"));
         let base = Arc::new(Tree::open(&one).unwrap());
-        let (steps, _) = prepare(&mut Known::new(base.clone(), &base), &base, &two).unwrap();
+        let (steps, _) = prepare(&mut Shared::new(base.clone(), &base), &base, &two).unwrap();
         prop_assert!(steps.moves.is_empty() && steps.directories.is_empty() && steps.links.is_empty());
+    }
+
+    /// Between a kill and the next start somebody changes a file, or puts one into a directory. It went.
+    #[test]
+    fn nobodys_work_goes(
+        old in things(), others in things(), dice in prop::collection::vec(any::<u8>(), 64),
+        stop in any::<prop::sample::Index>(), there in any::<prop::sample::Index>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut at = 0;
+        let mut dice = || { at += 1; dice[at % dice.len()] };
+        let new = changed(&old, &others, &mut dice);
+        let case = Case::new(dir.path(), &old, &new);
+        prop_assume!(!case.steps.moves.is_empty());
+        case.forward(stop.index(case.steps.moves.len() + 1));
+        let now = Tree::open(&case.tree).unwrap();
+        let nodes = now.nodes().iter().map(|node| &node.entry);
+        let places: Vec<_> = nodes.filter(|entry| matches!(entry.kind, Kind::File | Kind::Directory)).collect();
+        let path = &places[there.index(places.len())].path;
+        let (mine, content) = work_in(&case.tree.join(shown(path)));
+        match case.go_on() {
+            Err(Stopped::Undone(_)) => {
+                let mut names = case.steps.names_before(case.old.clone(), case.new.clone());
+                prop_assert!(tree::mark(&case.tree, &mut names, tree::When::Undone).is_err());
+            }
+            Err(Stopped::Left(..)) => {}
+            other => panic!("{other:?}: {mine:?}"),
+        }
+        prop_assert!(std::fs::read(mine).unwrap() == content);
     }
 }
 
@@ -238,7 +319,7 @@ fn what_cannot_be_done_is_undone() {
     ];
     let case = Case::new(dir.path(), &old, &new);
     std::fs::write(case.tree.join("z"), "mine").unwrap();
-    let why = case.steps.carry_out(&case.tree, &case.beside);
+    let why = case.steps.carry_out(&case.tree, &case.beside, None);
     let Err(Stopped::Undone(why)) = why else {
         panic!("{why:?}");
     };
@@ -246,7 +327,9 @@ fn what_cannot_be_done_is_undone() {
     assert!(why.to_string().starts_with("z: "), "{why}");
     assert_eq!(std::fs::read(case.tree.join("z")).unwrap(), b"mine");
     std::fs::remove_file(case.tree.join("z")).unwrap();
-    case.steps.carry_out(&case.tree, &case.beside).unwrap();
+    case.steps
+        .carry_out(&case.tree, &case.beside, None)
+        .unwrap();
     assert!(case.now() == case.after);
 }
 
@@ -283,6 +366,23 @@ fn hostile_streams_change_nothing() {
             at("y", of("a")),
             at("new/x", of("a")),
         ],
+        // Twice below what is new; a name of a name, or with more than that; what comes before.
+        vec![
+            of(""),
+            at("new", of("d")),
+            at("new/x", of("a")),
+            at("new/x", of("a")),
+        ],
+        vec![of(""), of("a"), again("x", "a"), again("y", "x")],
+        vec![
+            of(""),
+            of("a"),
+            Entry {
+                mode: 0o644,
+                ..again("x", "a")
+            },
+        ],
+        vec![of(""), at("b", of("a")), at("a0", of("a"))],
         // Names of what is not there, or goes.
         vec![of(""), again("x", "nothing")],
         vec![of(""), again("x", "a")],
@@ -325,6 +425,9 @@ fn whoever_is_not_root_changes_what_is_his() {
             make(top, things);
             for closed in ["closed/in", "closed/new/deep", "closed/new", "closed"] {
                 if top.join(closed).exists() {
+                    let value = top.to_str().unwrap().as_bytes();
+                    let flags = rustix::fs::XattrFlags::empty();
+                    rustix::fs::setxattr(top.join(closed), "user.top", value, flags).unwrap();
                     let mode = std::fs::Permissions::from_mode(0o555);
                     std::fs::set_permissions(top.join(closed), mode).unwrap();
                 }
@@ -332,18 +435,17 @@ fn whoever_is_not_root_changes_what_is_his() {
         }
         let base = Arc::new(Tree::open(&tree).unwrap());
         let (before, next) = (stream(&base), Tree::open(&next).unwrap());
-        let mut flow = Known::new(base.clone(), &next);
+        let mut flow = Shared::new(base.clone(), &next);
         let (steps, _) = prepare(&mut flow, &base, &beside).unwrap();
         let now = || stream(&Tree::open(&tree).unwrap());
-        let site = Site::open(&tree, &beside).unwrap();
+        let site = steps.site(&tree, &beside).unwrap();
         for most in 0..=steps.moves.len() {
-            let mut done = 0;
-            steps.forward(&site, &mut done, most).unwrap();
-            steps.back(&site, done).unwrap();
+            steps.forward(&site, most).unwrap();
+            steps.back(&site).unwrap();
             assert!(now() == before, "{most}");
         }
         assert_eq!(steps.links.len(), 1);
-        steps.carry_out(&tree, &beside).unwrap();
+        steps.carry_out(&tree, &beside, None).unwrap();
         assert!(now() == stream(&next));
         crate::unpack::remove(&beside).unwrap();
     });
