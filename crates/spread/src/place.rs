@@ -25,6 +25,7 @@ pub(crate) use base::{LEAST_SHARED, clone_range};
 pub use finish::{recover, recover_trees};
 pub use taking::{directory, is_refused, mounted, newer, stays};
 
+use crate::idle;
 use crate::manifest::{FRAME, Header, Id};
 use crate::rereading::Rereading;
 use crate::seen::Seen;
@@ -249,6 +250,20 @@ impl Files {
             names: beside(&self.directory, &self.name, "names.new"),
             steps: self.steps.clone(),
         }
+    }
+}
+
+impl Drop for Files {
+    /// A version that has lost its name goes when the last one closes it, with all that is in memory of it. That takes a while;
+    /// nobody has to wait for it, and it takes nothing from whoever still works.
+    fn drop(&mut self) {
+        let Some(base) = self.base.take() else { return };
+        let let_go = move || {
+            let _ = idle::stand_back();
+            drop(base);
+        };
+        let thread = std::thread::Builder::new().name("let-go".to_owned());
+        let _ = thread.spawn(let_go);
     }
 }
 

@@ -92,17 +92,19 @@ impl Inflow {
         self.shared.files.page(wire)
     }
 
-    /// Begins with all that is known to be as in the base.
+    /// Begins with all that is known to be as in the base. May be dropped while it waits for room, and called again.
     pub async fn same(&mut self) {
         loop {
             let first = self.looked_at;
             let entry = |index| self.shared.transfer.entry(index);
-            while entry(self.looked_at).is_some_and(|entry| entry.encoding == Encoding::Same) {
-                self.looked_at += 1;
+            let mut end = first;
+            while entry(end).is_some_and(|entry| entry.encoding == Encoding::Same) {
+                end += 1;
             }
-            if self.looked_at > first {
-                let frames = first..self.looked_at;
-                room(&self.work).await.send(Work::Same(frames));
+            if end > first {
+                let room = room(&self.work).await;
+                self.looked_at = end;
+                room.send(Work::Same(first..end));
             } else if entry(first).is_none() {
                 break;
             } else {
@@ -216,5 +218,69 @@ impl Hashing {
             self.shared.bad(index);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::manifest::{Header, Id, Page};
+    use crate::place::Files;
+    use crate::rereading::Rereading;
+    use crate::sign::Signer;
+
+    /// A host that got another parent while its disk was busy never had what was to be taken from the base just then: it
+    /// had all bytes, and waited for ever.
+    #[tokio::test]
+    async fn frames_of_the_base_are_not_forgotten_when_the_parent_changes() {
+        let signer = Signer::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let size = 4 * u64::from(FRAME);
+        let header = Header::new(Id([3; 16]), "disk", size, 7, None).unwrap();
+        let line = header.line().unwrap();
+        let reading = Rereading::default();
+        let opened = Files::open(
+            dir.path(),
+            &header,
+            &line,
+            "proof",
+            &signer.key(),
+            None,
+            &reading,
+        );
+        let (files, transfer, _) = opened.unwrap();
+        let entry = |encoding, stored| Entry {
+            encoding,
+            stored,
+            ..Entry::raw(FRAME, [1; 32])
+        };
+        let (same, raw) = (entry(Encoding::Same, 0), entry(Encoding::Raw, FRAME));
+        let page = Page {
+            first: 0,
+            entries: vec![same, raw, same, same],
+        };
+        transfer.add_page(&page, Arc::from(&b""[..]));
+        let shared = Arc::new(Shared {
+            transfer,
+            unpacking: None,
+            files,
+            news: mpsc::unbounded_channel().0,
+            spool_end: 0.into(),
+            unanswered: Default::default(),
+        });
+        let (work, mut works) = mpsc::channel(1);
+        let mut inflow = Inflow::new(shared, work, mpsc::channel(1).0);
+        let mut all = Vec::new();
+        // There is room for one, and nobody waits until there is more.
+        while !tokio::select! { biased; () = inflow.same() => true, () = async {} => false } {
+            while let Ok(Work::Same(frames)) = works.try_recv() {
+                all.push(frames);
+            }
+        }
+        while let Ok(Work::Same(frames)) = works.try_recv() {
+            all.push(frames);
+        }
+        assert_eq!(all, [0..1, 2..4]);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Pages are no more often than that, if they are not full, nor before children have got through all but so many frames of
 /// those before: each host checks two signatures of each.
-const PAGES: Duration = Duration::from_millis(4);
+const PAGES: Duration = Duration::from_millis(10);
 const STOCK: u32 = 8;
 
 fn spooling(why: io::Error) -> Bad {
